@@ -1,0 +1,104 @@
+"""The course's own mutation score: are all known mistakes caught, and all right answers accepted?
+
+Runs trusted code (mistakes of the specs, right answers of `tests/answers/`) in this process, judged exactly as
+hidden cases and home checks are.
+"""
+
+import argparse
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autograder import probes, spec
+from autograder.spec import Assignment, Case, Exercise
+
+ANSWERS = Path(__file__).parent.parent / "tests" / "answers"
+SECRETS = {"at home": b"public", "hidden": b"the secret that make mutation uses"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exercise: mistakes caught of all, right answers accepted of all, and the names of those that slipped."""
+
+    assignment: str
+    exercise: str
+    caught: int
+    mistakes: int
+    accepted: int
+    right: int
+    slipped: tuple[str, ...]
+
+
+def problems(cases: list[Case], reference: Callable[..., Any], answer: Callable[..., Any]) -> list[str]:
+    """Return what is wrong with an answer, group by group, in the words that a student sees."""
+    found = []
+    for case in cases:
+        expected = probes.observe(case.probe, reference, case.inputs)
+        yours = probes.observe(case.probe, answer, case.inputs)
+        problem = case.group.judge(yours, expected, case.inputs)
+        if problem:
+            found.append(f"{case.group.title}: {problem}")
+    return found
+
+
+def answers(assignment: Assignment, exercise: Exercise) -> dict[str, Callable[..., Any]]:
+    """Return the independent right answers of an exercise by style: `tests/answers/<assignment>/<style>.py`."""
+    found = {}
+    for path in sorted((ANSWERS / assignment.name).glob("*.py")):
+        scope: dict[str, Any] = {"__name__": path.stem}
+        exec(compile(path.read_text(), str(path), "exec"), scope)
+        if exercise.name in scope:
+            found[path.stem] = scope[exercise.name]
+    return found
+
+
+def measure(assignment: Assignment, exercise: Exercise) -> Row:
+    """Run all mistakes and right answers of one exercise against home and hidden cases."""
+    cases = {where: exercise.drawn(secret, assignment.name) for where, secret in SECRETS.items()}
+
+    def judged(answer: Callable[..., Any]) -> dict[str, list[str]]:
+        return {where: problems(drawn, exercise.reference, answer) for where, drawn in cases.items()}
+
+    slipped = []
+    for mistake in exercise.mistakes:
+        found = judged(spec.define(mistake.code, exercise.reference))
+        slipped += [f"{mistake.name} (not caught {where})" for where, problem in found.items() if not problem]
+    missed = {entry.split(" (not")[0] for entry in slipped}
+    right = answers(assignment, exercise)
+    rejected = [
+        f"{style} (rejected {where}: {problem[0]})"
+        for style, answer in right.items()
+        for where, problem in judged(answer).items()
+        if problem
+    ]
+    refused = {entry.split(" (rejected")[0] for entry in rejected}
+    return Row(
+        assignment.name,
+        exercise.name,
+        len(exercise.mistakes) - len(missed),
+        len(exercise.mistakes),
+        len(right) - len(refused),
+        len(right),
+        tuple(slipped + rejected),
+    )
+
+
+def table(assignments: list[str] | None = None) -> list[Row]:
+    """Return a row for every exercise of the given assignments (default: all)."""
+    loaded = [spec.load(name) for name in assignments or spec.names()]
+    return [measure(assignment, exercise) for assignment in loaded for exercise in assignment.exercises]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; return 1 when a mistake slips or a right answer is rejected."""
+    parser = argparse.ArgumentParser(prog="autograder mutation", description=inspect.getdoc(inspect.getmodule(main)))
+    parser.add_argument("assignment", nargs="*", help="only these assignments (default: all)")
+    rows = table(parser.parse_args(argv).assignment)
+    print(f"{'assignment':20} {'exercise':32} {'mistakes caught':>16} {'right answers accepted':>24}")
+    for row in rows:
+        print(f"{row.assignment:20} {row.exercise:32} {row.caught:>9} of {row.mistakes:>3} {row.accepted:>17} of {row.right:>3}")
+        for entry in row.slipped:
+            print(f"    {entry}")
+    return int(any(row.slipped for row in rows))

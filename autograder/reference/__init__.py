@@ -1,0 +1,1 @@
+"""Right answers: what student code is compared with, and the reference models."""

@@ -1,0 +1,3 @@
+"""One specification per assignment; `ORDER` is the order of the book's chapters."""
+
+ORDER = ["patches", "patch_embedding"]
