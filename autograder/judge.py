@@ -62,9 +62,14 @@ def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, 
 
 
 def _mentions(message: str, words: Sequence[Any]) -> bool:
-    """Return whether the message contains one of the words (any case; `patch size` counts for `patch_size`)."""
+    """Return whether the message contains one of the words: any case, `patch size` for `patch_size`, 10 in 10x8."""
     text = message.lower().replace(" ", "_")
-    return not words or any(re.search(rf"(?<![a-z0-9.]){re.escape(str(word).lower().replace(' ', '_'))}(?![a-z0-9]|\.\d)", text) for word in words)
+
+    def found(word: str) -> bool:
+        edge = r"[\d]" if word.lstrip("-")[:1].isdigit() else r"[a-z]"
+        return re.search(rf"(?<!{edge}){re.escape(word)}(?!{edge})", text) is not None
+
+    return not words or any(found(str(word).lower().replace(" ", "_")) for word in words)
 
 
 def differ(got: Any, want: Any) -> str | None:
@@ -120,7 +125,7 @@ def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
 def _mixed_devices(got: dict[str, Any]) -> str | None:
     """Judge an error on the "meta" device: code that has to look at values cannot run there, which is no fault."""
     message = str(got.get("raised", {}).get("message"))
-    mixed = "expected device meta" in message or "Cannot copy out of meta" in message
+    mixed = "is not on the expected device" in message or "Cannot copy out of meta" in message
     return "a tensor is made on the CPU, whatever the input's device is" if mixed else None
 
 
