@@ -5,8 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-# The student's code and the tests share two cores by default; torch must not start a thread per core in each.
-export OMP_NUM_THREADS ?= 1
+# Test processes; in each of them torch gets one thread, so that they do not fight for the cores.
 JOBS ?= 2
 # The lock is made for Python 3.11 and newer on every platform; `make lock UPGRADE=--upgrade` takes newest releases.
 UPGRADE ?=
@@ -23,7 +22,7 @@ demo: $(READY) ## Release, grade and report a made-up class of 24 students, and 
 	@$(BIN)/autograder demo
 
 test: $(READY) ## Run the tests
-	@$(BIN)/pytest -n $(JOBS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS)
 
 book: $(READY) ## Build the book into _build/html; every warning is an error
 	@$(BIN)/jupyter-book build book --config _config.yml --path-output . -W -n --keep-going

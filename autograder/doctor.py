@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-OK, NOTE, MISSING = "ok", "note", "missing"
+from autograder.grading.course import OWN_FOLDER, Course
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. A `NOTE` limits what can be done here, something `MISSING` stops grading."""
+    """One line of the report. A `NOTE` limits what can be done here, a `PROBLEM` stops grading."""
 
     state: str
     part: str
@@ -24,15 +26,15 @@ class Finding:
 
 
 def doctor() -> int:
-    """Print a line for every part and return 0, or 1 when something is missing."""
+    """Print a line for every part and return 0, or 1 when there is a problem."""
     findings = [finding for look in CHECKS for finding in _careful(look)]
     for finding in findings:
         print(f"{finding.state:8} {finding.part:16} {finding.text}")
         if finding.fix:
             print(f"{'':8} {'':16} fix: {finding.fix}")
-    missing = [finding.part for finding in findings if finding.state == MISSING]
-    print(f"\nMissing: {', '.join(missing)}." if missing else "\nEverything that grading needs is here.")
-    return 1 if missing else 0
+    problems = [finding.part for finding in findings if finding.state == PROBLEM]
+    print(f"\nProblems: {', '.join(problems)}." if problems else "\nEverything that grading needs is here.")
+    return 1 if problems else 0
 
 
 def _careful(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -40,7 +42,7 @@ def _careful(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
     except Exception as error:
-        yield Finding(MISSING, look.__name__, f"{type(error).__name__}: {error}", "run `make setup` again")
+        yield Finding(PROBLEM, look.__name__, f"{type(error).__name__}: {error}", "run `make setup` again")
 
 
 def python() -> Iterator[Finding]:
@@ -53,7 +55,7 @@ def torch() -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding(MISSING, "torch", f"cannot be imported: {error}", "make setup")
+        yield Finding(PROBLEM, "torch", f"cannot be imported: {error}", "make setup")
         return
     yield Finding(OK, "torch", f"{torch.__version__} on the CPU, {os.cpu_count()} cores")
     if torch.cuda.is_available():
@@ -73,48 +75,53 @@ def nbgrader() -> Iterator[Finding]:
     try:
         version = importlib.metadata.version("nbgrader")
     except importlib.metadata.PackageNotFoundError:
-        yield Finding(MISSING, "nbgrader", "is not installed", "make setup")
+        yield Finding(PROBLEM, "nbgrader", "is not installed", "make setup")
         return
     if version.startswith("0.9."):
         yield Finding(OK, "nbgrader", version)
     else:
-        yield Finding(MISSING, "nbgrader", f"{version}; the course needs 0.9", "make setup")
+        yield Finding(PROBLEM, "nbgrader", f"{version}; the course needs 0.9", "make setup")
 
 
 def database() -> Iterator[Finding]:
     """The gradebook that nbgrader_config.py names can be opened."""
     import sqlalchemy
-    from nbgrader.coursedir import CourseDirectory
-    from traitlets.config import Config, PyFileConfigLoader
 
-    settings = Path("nbgrader_config.py")
-    config = PyFileConfigLoader(settings.name).load_config() if settings.exists() else Config()
-    url = sqlalchemy.make_url(CourseDirectory(config=config).db_url)
+    url = sqlalchemy.make_url(Course(Path.cwd()).directory.db_url)
     shown = url.render_as_string(hide_password=True)
     fix = "start the database, or correct c.CourseDirectory.db_url in nbgrader_config.py"
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         folder = Path(url.database).parent
         if os.access(folder, os.W_OK):
-            yield Finding(
-                OK, "database", f"{shown} does not exist yet; the first release or grading creates it"
-            )
+            yield Finding(OK, "database", f"{shown} does not exist yet; the first release makes it")
         else:
-            yield Finding(MISSING, "database", f"{shown} does not exist and {folder} is not writable", fix)
+            yield Finding(PROBLEM, "database", f"{shown} does not exist and {folder} is not writable", fix)
         return
     try:
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect() as connection:
+        with sqlalchemy.create_engine(url).connect() as connection:
             if not sqlalchemy.inspect(connection).has_table("student"):
-                yield Finding(
-                    OK, "database", f"{shown} opens and is empty; the first release or grading fills it"
-                )
+                yield Finding(OK, "database", f"{shown} opens and is empty; the first release fills it")
                 return
             count = connection.execute(sqlalchemy.text("SELECT count(*) FROM student")).scalar()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
-        yield Finding(MISSING, "database", f"{shown} cannot be opened: {reason}", fix)
+        yield Finding(PROBLEM, "database", f"{shown} cannot be opened: {reason}", fix)
         return
     yield Finding(OK, "database", f"{shown} opens; students: {count}")
+
+
+def secret() -> Iterator[Finding]:
+    """The secret that hidden inputs are drawn from is there, and nobody else can read it."""
+    path = Path.cwd() / OWN_FOLDER / "secret"
+    if os.environ.get("AUTOGRADER_SECRET"):
+        yield Finding(OK, "secret", "taken from AUTOGRADER_SECRET")
+    elif not path.exists():
+        yield Finding(OK, "secret", f"{path} does not exist yet; the first grading makes it")
+    elif mode := path.stat().st_mode & 0o077:
+        text = f"others on this machine can read {path} (mode {mode | 0o600:o})"
+        yield Finding(PROBLEM, "secret", text, f"chmod 600 {path}")
+    else:
+        yield Finding(OK, "secret", f"{path}, readable by you alone")
 
 
 def book() -> Iterator[Finding]:
@@ -134,4 +141,4 @@ def book() -> Iterator[Finding]:
         yield Finding(NOTE, "npm", "is missing: the book cannot be built here", "make setup")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, torch, nbgrader, database, book)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, torch, nbgrader, database, secret, book)

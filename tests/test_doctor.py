@@ -32,7 +32,7 @@ def use_database(course: Path, url: str) -> None:
 def test_every_part_is_reported(capsys: pytest.CaptureFixture[str]):
     doctor.doctor()
     printed = capsys.readouterr().out
-    for part in ("Python", "torch", "CUDA", "nbgrader", "database", "Jupyter Book", "npm"):
+    for part in ("Python", "torch", "CUDA", "nbgrader", "database", "secret", "Jupyter Book", "npm"):
         assert part in printed
 
 
@@ -47,13 +47,13 @@ def test_a_note_is_no_failure(monkeypatch):
     assert doctor.doctor() == 0
 
 
-def test_exit_code_is_1_and_the_part_is_named_when_something_is_missing(monkeypatch, capsys):
-    finding = doctor.Finding(doctor.MISSING, "the part", "is not there", "get it")
+def test_exit_code_is_1_and_the_part_is_named_when_there_is_a_problem(monkeypatch, capsys):
+    finding = doctor.Finding(doctor.PROBLEM, "the part", "is not there", "get it")
     monkeypatch.setattr(doctor, "CHECKS", (lambda: iter([finding]),))
     assert doctor.doctor() == 1
     printed = capsys.readouterr().out
     assert "fix: get it" in printed
-    assert "Missing: the part." in printed
+    assert "Problems: the part." in printed
 
 
 def test_a_part_that_breaks_does_not_hide_the_others(monkeypatch, capsys):
@@ -68,7 +68,7 @@ def test_a_part_that_breaks_does_not_hide_the_others(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("version", "state"), [("0.9.5", doctor.OK), ("0.8.5", doctor.MISSING), ("0.10.0", doctor.MISSING)]
+    ("version", "state"), [("0.9.5", doctor.OK), ("0.8.5", doctor.PROBLEM), ("0.10.0", doctor.PROBLEM)]
 )
 def test_nbgrader_must_be_a_version_that_was_tried(monkeypatch, version: str, state: str):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
@@ -78,7 +78,7 @@ def test_nbgrader_must_be_a_version_that_was_tried(monkeypatch, version: str, st
 def test_a_missing_torch_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     finding = found(doctor.torch)
-    assert finding.state == doctor.MISSING
+    assert finding.state == doctor.PROBLEM
     assert finding.fix == "make setup"
 
 
@@ -115,7 +115,7 @@ def test_a_gradebook_is_opened_and_its_students_counted(course: Path):
 
 def test_a_file_that_is_no_database_is_reported(course: Path):
     (course / "gradebook.db").write_text("not a database, but long enough to have had a header " * 20)
-    assert found(doctor.database).state == doctor.MISSING
+    assert found(doctor.database).state == doctor.PROBLEM
 
 
 def test_the_configured_database_is_the_one_that_is_looked_at(course: Path):
@@ -127,9 +127,42 @@ def test_the_configured_database_is_the_one_that_is_looked_at(course: Path):
 def test_a_server_that_does_not_answer_is_reported_without_its_password(course: Path):
     use_database(course, POSTGRES)
     finding = found(doctor.database)
-    assert finding.state == doctor.MISSING
+    assert finding.state == doctor.PROBLEM
     assert "db_url" in finding.fix
     assert "hunter2" not in finding.text
+
+
+@pytest.fixture
+def secret(course: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("AUTOGRADER_SECRET", raising=False)
+    (course / ".autograder").mkdir()
+    path = course / ".autograder" / "secret"
+    path.write_text("0123456789abcdef")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"),
+    [(0o600, doctor.OK), (0o400, doctor.OK), (0o640, doctor.PROBLEM), (0o604, doctor.PROBLEM)],
+)
+def test_the_secret_must_be_private(secret: Path, mode: int, state: str):
+    secret.chmod(mode)
+    finding = found(doctor.secret)
+    assert finding.state == state
+    assert secret.read_text() not in finding.text
+
+
+def test_a_missing_secret_is_fine_and_is_not_made(course: Path, monkeypatch):
+    monkeypatch.delenv("AUTOGRADER_SECRET", raising=False)
+    assert found(doctor.secret).state == doctor.OK
+    assert list(course.iterdir()) == []
+
+
+def test_a_secret_from_the_environment_is_named_but_not_shown(monkeypatch):
+    monkeypatch.setenv("AUTOGRADER_SECRET", "sesame, open")
+    finding = found(doctor.secret)
+    assert finding.state == doctor.OK
+    assert "sesame" not in finding.text
 
 
 def test_without_npm_only_the_book_is_lost(monkeypatch):
