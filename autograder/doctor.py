@@ -103,7 +103,11 @@ def database() -> Iterator[Finding]:
                 yield Finding(OK, "database", f"{shown} opens and is empty; the first release fills it")
                 return
             count = connection.execute(sqlalchemy.text("SELECT count(*) FROM student")).scalar()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+    except ImportError as error:
+        text = f"{shown} needs a driver that is not installed: {error.name}"
+        yield Finding(PROBLEM, "database", text, f"uv pip install {error.name}")
+        return
+    except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         yield Finding(PROBLEM, "database", f"{shown} cannot be opened: {reason}", fix)
         return

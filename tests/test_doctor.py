@@ -10,7 +10,7 @@ import pytest
 
 from autograder import doctor
 
-POSTGRES = "postgresql://teacher:hunter2@localhost:1/grades"
+POSTGRES = "postgresql+psycopg://teacher:hunter2@localhost:1/grades"
 
 
 @pytest.fixture(autouse=True)
@@ -124,12 +124,32 @@ def test_the_configured_database_is_the_one_that_is_looked_at(course: Path):
     assert "other.db opens" in found(doctor.database).text
 
 
-def test_a_server_that_does_not_answer_is_reported_without_its_password(course: Path):
+@pytest.fixture
+def unreachable(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PostgreSQL server that refuses: the driver is made up, so that the test needs none."""
+    import sqlalchemy
+
+    def refuse(url):
+        raise sqlalchemy.exc.OperationalError("connect", {}, Exception("connection refused"))
+
+    use_database(course, POSTGRES)
+    monkeypatch.setattr(sqlalchemy, "create_engine", refuse)
+
+
+def test_a_server_that_does_not_answer_is_reported_without_its_password(unreachable: None):
+    finding = found(doctor.database)
+    assert finding.state == doctor.PROBLEM
+    assert "connection refused" in finding.text
+    assert "db_url" in finding.fix
+    assert "hunter2" not in finding.text
+
+
+def test_a_missing_driver_is_named_with_the_way_to_get_it(course: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     use_database(course, POSTGRES)
     finding = found(doctor.database)
     assert finding.state == doctor.PROBLEM
-    assert "db_url" in finding.fix
-    assert "hunter2" not in finding.text
+    assert finding.fix == "uv pip install psycopg"
 
 
 @pytest.fixture
