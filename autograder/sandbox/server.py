@@ -1,0 +1,204 @@
+"""The warm server: imports torch and the notebook machinery once, then forks one world per submission.
+
+Runs inside bubblewrap, single-threaded, and knows nothing worth stealing: the cells and the hidden inputs
+travel on a socket that it only hands through. It watches memory and processes of the submission from outside.
+"""
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from autograder.sandbox import jail, seccomp
+from autograder.sandbox.protocol import Channel, Closed
+
+_WATCH_MS = 50
+_NOBODY = 65534
+# Pages that a fork shares with the server count in every process that has them; so many such copies are free.
+_FREE_COPIES = 4
+
+
+def main(control_fd: int, settings: dict[str, Any]) -> None:
+    """Serve until the control channel closes. `settings` are the limits and `isolated`, `hidden`, `machine`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if settings["isolated"] and os.geteuid() == 0:
+        # Started by root: go on as nobody, so that no student process ever belongs to the machine's root.
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    control = Channel(socket.socket(fileno=control_fd), 0)
+    child = _warm_up(settings)
+    if settings["isolated"]:
+        jail.undumpable()
+    settings["data_bytes"] = _status("self", "VmData") + (settings["memory_mb"] << 20)
+    settings["address_bytes"] = _status("self", "VmSize") + 4 * (settings["memory_mb"] << 20)
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, every page of the server
+    control.send({"ready": True})
+    with suppress(Closed):
+        _serve(control, child, settings)
+
+
+def _warm_up(settings: dict[str, Any]) -> Callable[[Channel], None]:
+    from autograder.sandbox import child
+
+    return child.prepare(settings)
+
+
+def _serve(control: Channel, child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
+    """Open and end worlds as the grader says, one at a time; report how each ended."""
+    while True:
+        header, _ = control.receive()
+        if "open" in header:
+            _, (data_fd,), _, _ = socket.recv_fds(control.stream, 1, 1)
+            _host(control, header["open"], data_fd, child, settings)
+        # A request to end a world that has already ended was answered when it ended.
+
+
+def _host(control: Channel, number: int, data_fd: int, child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
+    """Run one world to its end and report it."""
+    status_fd, status_in = os.pipe()
+
+    def body() -> None:
+        _init(data_fd, status_in, child, settings)
+
+    try:
+        init = jail.spawn(body, settings["machine"]) if settings["isolated"] else _fork(body)
+    except OSError as error:
+        init, end = 0, {"why": "setup", "detail": str(error)}
+    finally:
+        os.close(data_fd)
+        os.close(status_in)
+    if init:
+        why = _attend(control, init, settings)
+        os.waitpid(init, 0)
+        end = {"why": why} if why else _last_words(status_fd)
+    os.close(status_fd)
+    control.send({"ended": number, **end})
+
+
+def _attend(control: Channel, init: int, settings: dict[str, Any]) -> str:
+    """Return when init has ended (then "") or must end: "closed", "memory" or "processes". It is dying then."""
+    ended = os.pidfd_open(init)
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(control.stream, select.POLLIN)
+    why = ""
+    while not why:
+        events = dict(poll.poll(_WATCH_MS))
+        if ended in events:
+            break
+        if events:
+            why = "closed"
+            with suppress(Closed):
+                control.receive()
+        elif settings["isolated"]:
+            why = _excess(settings)
+    os.close(ended)
+    _kill(init, settings)
+    return why
+
+
+def _kill(init: int, settings: dict[str, Any]) -> None:
+    with suppress(ProcessLookupError):
+        if settings["isolated"]:
+            os.kill(init, signal.SIGKILL)
+        else:
+            os.killpg(init, signal.SIGKILL)
+
+
+def _excess(settings: dict[str, Any]) -> str:
+    """Return "memory" or "processes" when the submission has too much of it, else ""."""
+    mine = {"1", str(os.getpid())}
+    processes = [name for name in os.listdir("/proc") if name.isdigit() and name not in mine]
+    if len(processes) > settings["processes"]:
+        return "processes"
+    kinds = ("RssAnon", "RssShmem", "VmSwap", "VmPTE")
+    used = sum(_status(name, *kinds) for name in processes)
+    free = _FREE_COPIES * _status("self", *kinds)
+    return "memory" if used > free + (settings["memory_mb"] << 20) else ""
+
+
+def _status(process: str, *kinds: str) -> int:
+    """Return the sum of these entries of /proc/PROCESS/status in bytes; 0 when the process is gone."""
+    try:
+        with open(f"/proc/{process}/status") as file:
+            entries = (line.split() for line in file)
+            return sum(int(words[1]) << 10 for words in entries if words[0][:-1] in kinds)
+    except OSError:
+        return 0
+
+
+def _last_words(status_fd: int) -> dict[str, Any]:
+    """Return how init says the submission ended. Init runs no student code."""
+    words = os.read(status_fd, 4096)
+    return json.loads(words) if words else {"why": "closed"}
+
+
+def _fork(body: Callable[[], None]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body()
+        finally:
+            os._exit(99)
+    return pid
+
+
+def _init(data_fd: int, status_in: int, child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
+    """The first process of a world: close the doors, start the notebook process, bury the dead."""
+    words: dict[str, Any] = {"why": "setup", "detail": "ended early"}
+    try:
+        _only_door(data_fd, status_in)
+        os.setsid()
+        if settings["isolated"]:
+            jail.enclose(settings, settings["hidden"])
+        else:
+            jail.bound(settings)
+        notebook = os.fork()
+        if notebook == 0:
+            _notebook(child, settings)
+        os.close(3)
+        gone, status = 0, 0
+        while gone != notebook:
+            gone, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        words = {"why": "signal", "code": -code} if code < 0 else {"why": "exit", "code": code}
+    except OSError as error:
+        words = {"why": "setup", "detail": str(error)[:500]}
+    finally:
+        os.write(4, json.dumps(words).encode())
+        os._exit(0)
+
+
+def _only_door(data_fd: int, status_in: int) -> None:
+    """Leave open only: nothing on 0 to 2, the data channel on 3, and init's last words on 4."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # First out of the way, so that no number is overwritten before it is copied.
+    nothing, data, words = (fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in (nothing, data_fd, status_in))
+    for number, fd in enumerate((nothing, nothing, nothing, data, words)):
+        os.dup2(fd, number)
+    os.closerange(5, 4096)
+
+
+def _notebook(child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
+    """The process that runs student code."""
+    try:
+        os.close(4)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if settings["isolated"]:
+            seccomp.install(seccomp.program(settings["machine"]))
+        child(Channel(socket.socket(fileno=3), settings["frame_mb"] << 20))
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))
