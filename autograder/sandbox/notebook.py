@@ -182,12 +182,15 @@ def refuse_input() -> None:
     builtins.input = refused
 
 
+class _Checks(types.ModuleType):
+    """Has whatever is imported from it, and all of it does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments, **more: None
+
+
 def stub_checks() -> None:
     """Let `from checks import check` work. The checks at home are not run here."""
-    module = types.ModuleType("checks", "Does nothing when graded.")
-    module.__getattr__ = lambda name: _nothing  # type: ignore[method-assign]
-    sys.modules["checks"] = module
-
-
-def _nothing(*arguments: Any, **more: Any) -> None:
-    return None
+    sys.modules["checks"] = _Checks("checks")
