@@ -101,7 +101,7 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("meta")
 
 
-# Modules: `_state` is loaded through the state dict, `_forward` holds the arguments of forward.
+# Modules: `_state` is loaded through the state dict, `_forward` holds the arguments of forward, passed by position.
 
 
 def built(answer: Callable[..., Any], inputs: Inputs) -> Any:
@@ -116,14 +116,14 @@ def built(answer: Callable[..., Any], inputs: Inputs) -> Any:
 
 def module_value(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     """The module's output with given parameters."""
-    return {"the output": built(answer, inputs)(**mapped(torch.clone, inputs["_forward"]))}
+    return {"the output": built(answer, inputs)(*mapped(torch.clone, inputs["_forward"]).values())}
 
 
 def module_gradients(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     """The gradient that reaches the input and every parameter."""
     module = built(answer, inputs)
     tracked = mapped(lambda tensor: track(tensor.clone()), inputs["_forward"])
-    result = module(**tracked)
+    result = module(*tracked.values())
     pull_back(result)
     grads = {f"the gradient to {name}": leaf.grad for name, leaf in leaves(tracked).items() if leaf.requires_grad}
     grads |= {f"the gradient to {name}": parameter.grad for name, parameter in module.named_parameters()}
@@ -138,7 +138,7 @@ def module_manners(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     after = {f"{name} after the call": leaf for name, leaf in leaves(given).items()}
     state = {f"{name} after the call": leaf.clone() for name, leaf in module.state_dict().items()}
     second = module(*mapped(_others, inputs["_forward"]).values())
-    elsewhere = observe(lambda module, given: {"the output": module(**given)}, module.to("meta"), mapped(_to_meta, given))
+    elsewhere = observe(lambda module, given: {"the output": module(*given.values())}, module.to("meta"), mapped(_to_meta, given))
     return {
         "the output": first,
         **after,
