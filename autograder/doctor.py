@@ -6,11 +6,16 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from autograder.grading.course import OWN_FOLDER, Course
+from autograder.grading.course import Course
+from autograder.grading.secret import FOLDER, SHORTEST
+from autograder.sandbox import Sandbox, Unavailable
+from autograder.sandbox.launch import FIX, bubblewrap
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -31,7 +36,7 @@ def doctor() -> int:
     for finding in findings:
         print(f"{finding.state:8} {finding.part:16} {finding.text}")
         if finding.fix:
-            print(f"{'':8} {'':16} fix: {finding.fix}")
+            print(textwrap.indent(f"fix: {finding.fix}", " " * 26))
     problems = [finding.part for finding in findings if finding.state == PROBLEM]
     print(f"\nProblems: {', '.join(problems)}." if problems else "\nEverything that grading needs is here.")
     return 1 if problems else 0
@@ -68,6 +73,21 @@ def torch() -> Iterator[Finding]:
         yield Finding(OK, "MPS", "an Apple GPU, for students' own work")
     elif sys.platform == "darwin":
         yield Finding(NOTE, "MPS", "torch sees no Apple GPU: everything runs on the CPU")
+
+
+def isolation() -> Iterator[Finding]:
+    """Bubblewrap is there and a sandbox starts: namespaces, mounts and the filter of system calls work."""
+    try:
+        program = bubblewrap()
+        yield Finding(OK, "bubblewrap", program)
+        began = time.perf_counter()
+        with Sandbox():
+            pass
+        yield Finding(
+            OK, "sandbox", f"isolates student code; it started in {time.perf_counter() - began:.1f} s"
+        )
+    except Unavailable as problem:
+        yield Finding(PROBLEM, "sandbox", problem.reason, FIX)
 
 
 def nbgrader() -> Iterator[Finding]:
@@ -115,17 +135,20 @@ def database() -> Iterator[Finding]:
 
 
 def secret() -> Iterator[Finding]:
-    """The secret that hidden inputs are drawn from is there, and nobody else can read it."""
-    path = Path.cwd() / OWN_FOLDER / "secret"
-    if os.environ.get("AUTOGRADER_SECRET"):
-        yield Finding(OK, "secret", "taken from AUTOGRADER_SECRET")
-    elif not path.exists():
+    """The secret that hidden inputs are drawn from is long enough, and nobody else can read it."""
+    path = Path.cwd() / FOLDER / "secret"
+    given = os.environ.get("AUTOGRADER_SECRET")
+    if not given and not path.exists():
         yield Finding(OK, "secret", f"{path} does not exist yet; the first grading makes it")
-    elif mode := path.stat().st_mode & 0o077:
-        text = f"others on this machine can read {path} (mode {mode | 0o600:o})"
-        yield Finding(PROBLEM, "secret", text, f"chmod 600 {path}")
+        return
+    where = "AUTOGRADER_SECRET" if given else str(path)
+    if len(given or path.read_text().strip()) < SHORTEST:
+        text = f"{where} has fewer than {SHORTEST} characters"
+        yield Finding(PROBLEM, "secret", text, "lengthen it" if given else f"delete {path} for a new one")
+    elif not given and path.stat().st_mode & 0o077:
+        yield Finding(PROBLEM, "secret", f"others on this machine can read {path}", f"chmod 600 {path}")
     else:
-        yield Finding(OK, "secret", f"{path}, readable by you alone")
+        yield Finding(OK, "secret", where)
 
 
 def book() -> Iterator[Finding]:
@@ -145,4 +168,12 @@ def book() -> Iterator[Finding]:
         yield Finding(NOTE, "npm", "is missing: the book cannot be built here", "make setup")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, torch, nbgrader, database, secret, book)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    python,
+    torch,
+    isolation,
+    nbgrader,
+    database,
+    secret,
+    book,
+)
