@@ -1,0 +1,68 @@
+"""What an exercise's hidden cases should give, and what each known mistake gives; computed once a process."""
+
+import inspect
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from autograder import pack, probes
+from autograder.spec import Case, Exercise, Group, define
+
+Outputs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The hidden cases of one exercise, the request that the sandbox gets, and the reference's outputs."""
+
+    exercise: Exercise
+    cases: list[Case]
+    outputs: list[Outputs]
+    request: bytes
+    _lock: threading.Lock
+
+    def numbers(self, group: Group) -> list[int]:
+        """Return the numbers of the cases of a group."""
+        return [number for number, case in enumerate(self.cases) if case.group is group]
+
+    @property
+    def mistakes(self) -> dict[str, list[Outputs | None]]:
+        """What each known mistake gives by case; None where it agrees with the reference."""
+        with self._lock:
+            return self._mistakes
+
+    @cached_property
+    def _mistakes(self) -> dict[str, list[Outputs | None]]:
+        found: dict[str, list[Outputs | None]] = {}
+        for mistake in self.exercise.mistakes:
+            answer = define(mistake.code, like=self.exercise.reference)
+            found[mistake.name] = [
+                wrong if case.group.judge(wrong := _observed(case, answer), right, case.inputs) else None
+                for case, right in zip(self.cases, self.outputs, strict=True)
+            ]
+        return found
+
+    @classmethod
+    def of(cls, exercise: Exercise, assignment: str, secret: bytes) -> "Expected":
+        """Draw the cases from the secret and run the reference on them."""
+        cases = exercise.drawn(secret, assignment)
+        request = {
+            "sources": _sources(cases),
+            "cases": [{"probe": case.probe.__name__, "inputs": case.inputs} for case in cases],
+            "trace": bool(exercise.forbid or exercise.operators),
+        }
+        outputs = [_observed(case, exercise.reference) for case in cases]
+        return cls(exercise, cases, outputs, pack.pack(request), threading.Lock())
+
+
+def _observed(case: Case, answer: Any) -> Outputs:
+    """Return what the probe gives, as it would come back from the sandbox."""
+    outputs: Outputs = pack.unpack(pack.pack(probes.observe(case.probe, answer, case.inputs)))
+    return outputs
+
+
+def _sources(cases: list[Case]) -> str:
+    """Return the text of the probes that a specification defines itself."""
+    own = {case.probe.__name__: case.probe for case in cases if case.probe.__module__ != probes.__name__}
+    return "\n\n".join(inspect.getsource(probe) for probe in own.values())
