@@ -19,6 +19,10 @@ every_exercise = pytest.mark.parametrize(("assignment", "exercise"), EXERCISES, 
 everywhere = pytest.mark.parametrize("secret", mutation.SECRETS.values(), ids=["home", "hidden"])
 
 
+def test_every_specification_has_its_place_in_the_order():
+    assert {path.stem for path in (ROOT / "autograder" / "specs").glob("[a-z]*.py")} == set(spec.names())
+
+
 @everywhere
 @pytest.mark.parametrize(
     ("assignment", "exercise", "mistake"), MISTAKES, ids=[f"{exercise.name}: {mistake.name}" for _, exercise, mistake in MISTAKES]
