@@ -51,6 +51,7 @@ clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) _build *.egg-info
 
 # uv installs everything in about a minute where pip takes several. It comes from the lock too, checked by its hash.
+# Bytecode is compiled here because nothing can be written in the sandbox, which would compile torch at every start.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed, '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
@@ -60,6 +61,6 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (about a minute once the packages are downloaded, 3 GB the first time) ..."
 	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
