@@ -1,4 +1,4 @@
-"""What the figures of several chapters share: the style, the photographs, patch grids, pictures in widgets."""
+"""What the figures of several chapters share: style, photographs, patch grids, pictures in widgets."""
 
 import base64
 import io
@@ -65,7 +65,7 @@ def picture(figure: Figure, alt: str) -> ipywidgets.HTML:
     return ipywidgets.HTML(f'<img alt="{alt}" src="data:image/png;base64,{code}" style="max-width: 100%">')
 
 
-def choose(label: str, options: list[Any], pictures: list[ipywidgets.HTML], start: int = 0) -> ipywidgets.VBox:
+def choose(label: str, options: list[Any], pictures: list[Any], start: int = 0) -> ipywidgets.VBox:
     """Return buttons that switch between pictures; works in a page without a kernel.
 
     One picture belongs to each option; `start` is the number of the one that shows first.

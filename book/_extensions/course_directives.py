@@ -86,8 +86,8 @@ class AssignmentCard(_FromSpec):
         packed = archive(assignment.name)
         if packed is not None:
             yield (
-                f"{{download}}`Download {assignment.name}.zip </../_build/downloads/{packed.name}>`, unpack it and open "
-                f"`{assignment.name}.ipynb`. In a copy of the repository it is in `assignments/{assignment.name}/`."
+                f"{{download}}`Download {packed.name} </../_build/downloads/{packed.name}>`, unpack it and open "
+                f"`{assignment.name}.ipynb`. In the repository it is in `assignments/{assignment.name}/`."
             )
         else:
             yield f"You find it in `assignments/{assignment.name}/` of the repository."
