@@ -453,9 +453,10 @@ def test_positions_that_cannot_be_resized(arguments, message):
         resize_positions.resize_positions(*arguments)
 
 
-def test_low_level_refuses_patches_that_do_not_fill_the_image():
-    with pytest.raises(ValueError, match=r"4 × 6 .*patch_size=4"):
-        lowlevel.patchify(images(), 4)
+@pytest.mark.parametrize("patch_size", [4, 0])
+def test_low_level_refuses_patches_that_do_not_fill_the_image(patch_size):
+    with pytest.raises(ValueError, match=f"4 × 6 .*patch_size={patch_size}"):
+        lowlevel.patchify(images(), patch_size)
 
 
 def test_low_level_refuses_images_of_another_size():
@@ -463,9 +464,10 @@ def test_low_level_refuses_images_of_another_size():
         lowlevel.classify(images(2, 4, 4), tiny().state_dict(), num_heads=2)
 
 
-def test_low_level_refuses_heads_that_do_not_divide_the_width():
-    with pytest.raises(ValueError, match=r"width 8.*num_heads=3"):
-        lowlevel.classify(images(), tiny().state_dict(), num_heads=3)
+@pytest.mark.parametrize("num_heads", [3, 0])
+def test_low_level_refuses_heads_that_do_not_divide_the_width(num_heads):
+    with pytest.raises(ValueError, match=f"width 8.*num_heads={num_heads}"):
+        lowlevel.classify(images(), tiny().state_dict(), num_heads=num_heads)
 
 
 def test_fine_tuning_needs_a_class():

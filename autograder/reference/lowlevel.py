@@ -24,7 +24,7 @@ def patchify(images: Float[Tensor, "B C H W"], patch_size: int) -> Float[Tensor,
     Raises ValueError when the patches do not fill the image exactly.
     """
     batch, channels, height, width = images.shape
-    if height % patch_size or width % patch_size:
+    if patch_size < 1 or height % patch_size or width % patch_size:
         raise ValueError(f"images of {height} × {width} pixels are not divisible by patch_size={patch_size}")
     rows, columns = height // patch_size, width // patch_size
     pixels = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
@@ -35,9 +35,9 @@ def embed(images: Float[Tensor, "B C H W"], params: Parameters) -> Float[Tensor,
     """Equation 1: z_0 = [x_class; x_p¹E; …; x_pᴺE] + E_pos."""
     kernel = params["patch_embed.proj.weight"]  # (D, C, P, P): E, stored as the kernel of a convolution
     E = kernel.permute(0, 2, 3, 1).flatten(1)  # (D, P·P·C), in the order of `patchify`
-    tokens = F.linear(patchify(images, kernel.shape[-1]), E, params["patch_embed.proj.bias"])
+    x_p = patchify(images, patch_size=kernel.shape[-1])
     x_class = params["cls_token"].expand(len(images), -1, -1)
-    z = torch.cat([x_class, tokens], dim=1)
+    z = torch.cat([x_class, F.linear(x_p, E, params["patch_embed.proj.bias"])], dim=1)
     E_pos = params["pos_embed"]
     if z.shape[1] != E_pos.shape[1]:  # one position would otherwise be added to every token
         raise ValueError(
@@ -47,29 +47,34 @@ def embed(images: Float[Tensor, "B C H W"], params: Parameters) -> Float[Tensor,
     return z + E_pos
 
 
-def msa(z: Float[Tensor, "B T D"], params: Parameters, block: str, num_heads: int) -> Float[Tensor, "B T D"]:
-    """Multi-head self-attention, equations 5 to 8 (appendix A): softmax(q kᵀ / √d) v in each head."""
-    batch, tokens, dim = z.shape
-    if dim % num_heads:
-        raise ValueError(f"tokens of width {dim} are not divisible by num_heads={num_heads}")
-    d = dim // num_heads
-    qkv = F.linear(z, params[f"{block}.attn.qkv.weight"], params[f"{block}.attn.qkv.bias"])  # (B, T, 3·D)
-    q, k, v = qkv.reshape(batch, tokens, 3, num_heads, d).permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
-    A = (q @ k.transpose(-2, -1) / math.sqrt(d)).softmax(dim=-1)  # (B, h, T, T); each row sums to one
-    heads = (A @ v).transpose(1, 2).reshape(batch, tokens, dim)  # heads side by side
-    return F.linear(heads, params[f"{block}.attn.proj.weight"], params[f"{block}.attn.proj.bias"])
-
-
-def mlp(z: Float[Tensor, "B T D"], params: Parameters, block: str) -> Float[Tensor, "B T D"]:
-    """Two layers with a GELU, x·Φ(x), between them; the same for every token."""
-    hidden = F.linear(z, params[f"{block}.mlp.fc1.weight"], params[f"{block}.mlp.fc1.bias"])
-    hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-    return F.linear(hidden, params[f"{block}.mlp.fc2.weight"], params[f"{block}.mlp.fc2.bias"])
+def dense(z: Float[Tensor, "... I"], params: Parameters, name: str) -> Float[Tensor, "... O"]:
+    """z W + b: the same linear map for every token."""
+    return F.linear(z, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
 def norm(z: Float[Tensor, "... D"], params: Parameters, name: str) -> Float[Tensor, "... D"]:
     """LN: each token gets mean 0 and variance 1, then a learned scale and shift."""
     return F.layer_norm(z, z.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"], eps=EPS)
+
+
+def msa(z: Float[Tensor, "B T D"], params: Parameters, block: str, num_heads: int) -> Float[Tensor, "B T D"]:
+    """Multi-head self-attention, equations 5 to 8 (appendix A): softmax(q kᵀ / √d) v in each head."""
+    batch, tokens, dim = z.shape
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"tokens of width {dim} are not divisible by num_heads={num_heads}")
+    d = dim // num_heads
+    qkv = dense(z, params, f"{block}.attn.qkv")  # (B, T, 3·D)
+    q, k, v = qkv.reshape(batch, tokens, 3, num_heads, d).permute(2, 0, 3, 1, 4)  # each (B, h, T, d)
+    A = (q @ k.transpose(-2, -1) / math.sqrt(d)).softmax(dim=-1)  # (B, h, T, T); each row sums to one
+    heads = (A @ v).transpose(1, 2).reshape(batch, tokens, dim)  # heads side by side
+    return dense(heads, params, f"{block}.attn.proj")
+
+
+def mlp(z: Float[Tensor, "B T D"], params: Parameters, block: str) -> Float[Tensor, "B T D"]:
+    """Two layers with a GELU, x·Φ(x), between them; the same for every token."""
+    hidden = dense(z, params, f"{block}.mlp.fc1")
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    return dense(hidden, params, f"{block}.mlp.fc2")
 
 
 def encode(z: Float[Tensor, "B T D"], params: Parameters, num_heads: int) -> Float[Tensor, "B T D"]:
@@ -86,7 +91,7 @@ def classify(images: Float[Tensor, "B C H W"], params: Parameters, num_heads: in
     z_0 = embed(images, params)
     z_L = encode(z_0, params, num_heads)
     y = norm(z_L[:, 0], params, "norm")  # equation 4: y = LN(z_L⁰), the [CLS] token
-    return F.linear(y, params["head.weight"], params["head.bias"])
+    return dense(y, params, "head")
 
 
 def initial_parameters(
