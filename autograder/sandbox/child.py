@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy
@@ -42,8 +43,10 @@ def prepare(settings: dict[str, Any]) -> Callable[[Channel], None]:
         try:
             _run_cells(channel, notebook)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _kill_others(settings)
             while True:
                 _answer(channel, notebook.user_ns, settings)
+                _kill_others(settings)
         except Closed:
             return
 
@@ -88,14 +91,17 @@ def _answer(channel: Channel, namespace: dict[str, Any], settings: dict[str, Any
     _kill(process, signal.SIGKILL)
     _, status = _waitpid(process, 0)
     os.close(ended)
-    if settings["isolated"] and os.getppid() == 1:
-        # Whatever the exercise left running must not disturb the next. Reaches this world only: its own
-        # PID namespace, where init is spared.
-        try:
-            _kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     channel.send({**reply, "status": "timeout" if late else "ended", "code": os.waitstatus_to_exitcode(status)})
+
+
+def _kill_others(settings: dict[str, Any]) -> None:
+    """Kill whatever cells or exercises left running, so that it cannot disturb the next exercise.
+
+    Reaches this world only: its own PID namespace, where init is spared.
+    """
+    if settings["isolated"] and os.getppid() == 1:
+        with suppress(ProcessLookupError):
+            _kill(-1, signal.SIGKILL)
 
 
 def _exercise(channel: Channel, reply: dict[str, Any], answer: Any, request: bytes) -> None:

@@ -21,7 +21,7 @@ from autograder.sandbox import seccomp
 # Installed in the sandbox with all they depend on; the server itself needs them.
 ALWAYS = frozenset({"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "einops"})
 _PACKAGE = Path(__file__).resolve().parent.parent
-_OURS = ("pack.py", "probes.py", *(f"sandbox/{name}.py" for name in "protocol seccomp jail server notebook child".split()))
+_OURS = ("pack.py", "probes.py", *(f"sandbox/{name}.py" for name in "protocol seccomp jail server warm notebook child".split()))
 _BOOT = "import sys; sys.path[:0] = {paths}; from autograder.sandbox.server import main; main({fd}, {settings})"
 _ENVIRONMENT = {
     "HOME": "/tmp", "USER": "student", "LOGNAME": "student", "PATH": "/nowhere", "LANG": "C.UTF-8",
@@ -74,7 +74,7 @@ def start(control: socket.socket, limits: dict[str, Any], allow: Iterable[str], 
             raise Unavailable(str(error)) from None
         packages = _packages(ALWAYS | set(allow))
         command = [bubblewrap(), *_wrapping(packages), _python(), "-S", "-s", "-P", "-B"]
-        paths = ["/sandbox", *dict.fromkeys(str(path.parent) for path in packages)]
+        paths = ["/sandbox", "/packages"]
     boot = _BOOT.format(paths=paths, fd=control.fileno(), settings=settings)
     process = subprocess.Popen(
         [*command, "-c", boot],
@@ -121,7 +121,8 @@ def _wrapping(packages: list[Path]) -> list[str]:
     for folder in emptied:
         arguments += ["--tmpfs", folder]
     for path in packages:
-        arguments += ["--ro-bind", str(path), str(path)]
+        # Not at their own place: that may lie below /tmp, which every submission gets anew.
+        arguments += ["--ro-bind", str(path), f"/packages/{path.name}"]
     for name in _OURS:
         arguments += ["--ro-bind", str(_PACKAGE / name), f"/sandbox/autograder/{name}"]
     for device in ("null", "zero", "random", "urandom"):

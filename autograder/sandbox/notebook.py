@@ -118,6 +118,7 @@ class Notebook(InteractiveShell):
         cls.limits = (text, images)
         cls.record = Record(0, 0)
         shell: Notebook = cls.instance(config=config, displayhook_class=_Hook, display_pub_class=_Publisher)
+        shell.compile.get_code_name = lambda raw, code, number: f"<cell {number}>"  # type: ignore[method-assign]
         shell.enable_matplotlib("inline")
         import ipywidgets  # noqa: F401  (slow to import, and students use it)
         import matplotlib.pyplot as plt
@@ -132,6 +133,7 @@ class Notebook(InteractiveShell):
     def run(self, source: str, index: int) -> tuple[list[dict[str, Any]], str | None]:
         """Run a cell; return its outputs and its error, for example "NameError: name 'x' is not defined"."""
         self.record = Record(*self.limits)
+        self.execution_count = index + 1
         stdout, stderr = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Stream(self, "stdout"), _Stream(self, "stderr")  # type: ignore[assignment]
         try:
@@ -147,7 +149,7 @@ class Notebook(InteractiveShell):
         while trace and "IPython" in trace.tb_frame.f_code.co_filename:
             trace = trace.tb_next
         if error is not None:
-            self.record.error(error, traceback.format_exception(type(error), error, trace))
+            self.record.error(error, traceback.format_exception(type(error), error, trace, limit=-20))
 
     def showsyntaxerror(self, *arguments: Any, **more: Any) -> None:
         """Keep a syntax error."""
@@ -165,7 +167,7 @@ class Notebook(InteractiveShell):
 
     def system(self, cmd: str) -> None:
         """Refuse `!command`, and let the cell go on."""
-        print(f"[not run when graded: {cmd[:200]}]")
+        print("[commands do not run when your notebook is graded]")
 
     def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> list[str]:
         """Refuse `x = !command`, and let the cell go on."""

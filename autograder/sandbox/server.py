@@ -5,7 +5,6 @@ travel on a socket that it only hands through. It watches memory and processes o
 """
 
 import fcntl
-import gc
 import json
 import os
 import select
@@ -21,8 +20,7 @@ from autograder.sandbox.protocol import Channel, Closed
 
 _WATCH_MS = 50
 _NOBODY = 65534
-# Pages that a fork shares with the server count in every process that has them; so many such copies are free.
-_FREE_COPIES = 4
+_FAILED = 72  # exit code of a notebook process that cannot go on
 
 
 def main(control_fd: int, settings: dict[str, Any]) -> None:
@@ -34,22 +32,20 @@ def main(control_fd: int, settings: dict[str, Any]) -> None:
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     control = Channel(socket.socket(fileno=control_fd), 0)
-    child = _warm_up(settings)
+    # Imported as nobody, not as root.
+    from autograder.sandbox import child as submission
+    from autograder.sandbox import warm
+
+    warm.leave_out_compiler()
+    child = submission.prepare(settings)
     if settings["isolated"]:
-        jail.undumpable()
-    settings["data_bytes"] = _status("self", "VmData") + (settings["memory_mb"] << 20)
-    settings["address_bytes"] = _status("self", "VmSize") + 4 * (settings["memory_mb"] << 20)
-    gc.collect()
-    gc.freeze()  # a collection in a child would touch, and so copy, every page of the server
+        jail.prctl(jail.PR_SET_DUMPABLE, 0)  # no process may trace this one or read its memory
+    settings["data_bytes"] = _entries("self", "status", "VmData") + (settings["memory_mb"] << 20)
+    settings["address_bytes"] = _entries("self", "status", "VmSize") + 4 * (settings["memory_mb"] << 20)
+    warm.settle()
     control.send({"ready": True})
     with suppress(Closed):
         _serve(control, child, settings)
-
-
-def _warm_up(settings: dict[str, Any]) -> Callable[[Channel], None]:
-    from autograder.sandbox import child
-
-    return child.prepare(settings)
 
 
 def _serve(control: Channel, child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
@@ -121,17 +117,26 @@ def _excess(settings: dict[str, Any]) -> str:
     if len(processes) > settings["processes"]:
         return "processes"
     kinds = ("RssAnon", "RssShmem", "VmSwap", "VmPTE")
-    used = sum(_status(name, *kinds) for name in processes)
-    free = _FREE_COPIES * _status("self", *kinds)
-    return "memory" if used > free + (settings["memory_mb"] << 20) else ""
+    limit = _entries("self", "status", *kinds) + (settings["memory_mb"] << 20)
+    # Pages shared with the server count fully in each process here. Exact numbers take longer: only when needed.
+    if sum(_entries(name, "status", *kinds) for name in processes) <= limit:
+        return ""
+    exact = ("Pss_Anon", "Pss_Shmem", "SwapPss")
+    used = sum(_entries(name, "smaps_rollup", *exact) + _entries(name, "status", "VmPTE") for name in processes)
+    return "memory" if used > limit else ""
 
 
-def _status(process: str, *kinds: str) -> int:
-    """Return the sum of these entries of /proc/PROCESS/status in bytes; 0 when the process is gone."""
+def _entries(process: str, file: str, *kinds: str) -> int:
+    """Return the sum of these entries of /proc/PROCESS/FILE in bytes; 0 when the process is gone.
+
+    A process that has made itself unreadable counts with all that it could have.
+    """
     try:
-        with open(f"/proc/{process}/status") as file:
-            entries = (line.split() for line in file)
-            return sum(int(words[1]) << 10 for words in entries if words[0][:-1] in kinds)
+        with open(f"/proc/{process}/{file}") as lines:
+            words = (line.split() for line in lines)
+            return sum(int(word[1]) << 10 for word in words if word[0][:-1] in kinds)
+    except PermissionError:
+        return _entries(process, "status", "VmRSS", "VmSwap")
     except OSError:
         return 0
 
@@ -194,10 +199,12 @@ def _notebook(child: Callable[[Channel], None], settings: dict[str, Any]) -> Non
         os.close(4)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if settings["isolated"]:
+            jail.prctl(jail.PR_SET_DUMPABLE, 1)  # else the watch could not read how much memory this one has
             seccomp.install(seccomp.program(settings["machine"]))
         child(Channel(socket.socket(fileno=3), settings["frame_mb"] << 20))
-    finally:
         os._exit(0)
+    finally:
+        os._exit(_FAILED)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from autograder.sandbox import launch
 from autograder.sandbox.launch import Unavailable
 from autograder.sandbox.protocol import Channel, Closed, Garbled, Late
 
-_START_SECONDS, _SERVER_SECONDS, _GRACE_SECONDS = 120.0, 20.0, 1.0
+_START_SECONDS, _SERVER_SECONDS = 120.0, 20.0
+_GRACE_SECONDS, _PATIENCE_SECONDS = 1.0, 0.5
 _RESTARTS, _CELL_ROUNDS, _STALE_FRAMES = 12, 3, 32
+MIME_TYPES = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml", "image/png")
 _UNREADABLE, _TOO_LARGE = 70, 71  # exit codes of an exercise process, as in child.py
 
 
@@ -114,23 +116,19 @@ class Sandbox:
             channel.send({}, b"[]")
             channel.receive(time.monotonic() + _SERVER_SECONDS)
         except (Closed, Late, Garbled):
-            end = self._end()
+            end = self._end(_PATIENCE_SECONDS)
             raise Unavailable(str(end.get("detail") or end)) from None
         finally:
             channel.close()
         self._end()
 
     def _complaint(self) -> str:
-        assert self._words
-        self.close_process()
-        self._words.seek(0)
-        return self._words.read()[-2000:].decode(errors="replace").strip() or "the server did not start"
-
-    def close_process(self) -> None:
-        """Kill the server."""
         assert self._process
+        assert self._words
         self._process.kill()
         self._process.wait()
+        self._words.seek(0)
+        return self._words.read()[-2000:].decode(errors="replace").strip() or "the server did not start"
 
     def _spawn(self) -> Channel:
         """Start a world and return the channel to it. A dead server is replaced first."""
@@ -152,18 +150,20 @@ class Sandbox:
                 theirs.close()
         raise AssertionError("unreachable")
 
-    def _end(self) -> dict[str, Any]:
-        """End the open world, wait until nothing of it is left, and return how it ended."""
+    def _end(self, patience: float = 0.0) -> dict[str, Any]:
+        """End the open world, wait until nothing of it is left, and return how it ended.
+
+        A world that is about to end by itself has `patience` seconds to do so: then it can say why.
+        """
         if not self._world:
             return {}
-        world, self._world = self._world, 0
-        deadline = time.monotonic() + _SERVER_SECONDS
+        self._world = 0
         try:
-            self._control.send({"close": world}, deadline=deadline)
-            while True:
-                header, _ = self._control.receive(deadline)
-                if header.get("ended") == world:
-                    return header
+            with suppress(Late):
+                return self._control.receive(time.monotonic() + patience)[0]
+            deadline = time.monotonic() + _SERVER_SECONDS
+            self._control.send({"close": True}, deadline=deadline)
+            return self._control.receive(deadline)[0]
         except (Closed, Late, Garbled):
             self.close()
             self._start()
@@ -219,7 +219,7 @@ class Session:
             self._drop()
             return Reply("crashed", reason="it disturbed the channel to the grader")
         except Closed:
-            return Reply("crashed", reason=_reason(self._drop()))
+            return Reply("crashed", reason=_reason(self._drop(_PATIENCE_SECONDS)))
         finally:
             self.student_seconds += time.monotonic() - started
 
@@ -279,7 +279,7 @@ class Session:
             result = CellResult([], "it disturbed the channel to the grader", "crashed")
             self._drop()
         except Closed:
-            result = CellResult([], _reason(self._drop()), "crashed")
+            result = CellResult([], _reason(self._drop(_PATIENCE_SECONDS)), "crashed")
         if at >= 0:
             self._deadly.add(at)
             results[at] = result
@@ -289,12 +289,12 @@ class Session:
                 self.cells[index] = kept
         return result.status == "ok"
 
-    def _drop(self) -> dict[str, Any]:
+    def _drop(self, patience: float = 0.0) -> dict[str, Any]:
         if not self._channel:
             return {}
         self._channel.close()
         self._channel = None
-        return self._sandbox._end()
+        return self._sandbox._end(patience)
 
 
 def _cell_result(header: dict[str, Any], payload: bytes, limits: Limits) -> CellResult:
@@ -302,30 +302,33 @@ def _cell_result(header: dict[str, Any], payload: bytes, limits: Limits) -> Cell
     if len(payload) > 8 * limits.output_bytes + 2 * limits.image_bytes + 100_000:
         raise Garbled("too much output")
     try:
-        outputs = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise Garbled("outputs are not JSON") from None
-    error = header.get("error")
-    if not isinstance(outputs, list) or not all(map(_is_output, outputs)) or not isinstance(error, str | None):
-        raise Garbled("not the outputs of a cell")
-    return CellResult(outputs, error and error[:500], "error" if error else "ok")
+        outputs = [_output(told) for told in json.loads(payload)]
+        error = header["error"] and _text(header["error"])[:500]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Garbled("not the outputs of a cell") from None
+    return CellResult(outputs, error, "error" if error else "ok")
 
 
-def _is_output(output: Any) -> bool:
-    """Tell whether this is one output of a notebook file, with nothing in it but text."""
-    if not isinstance(output, dict):
-        return False
-    match output.get("output_type"):
-        case "stream":
-            return output.get("name") in ("stdout", "stderr") and isinstance(output.get("text"), str)
-        case "display_data" | "execute_result":
-            data = output.get("data")
-            return isinstance(data, dict) and all(isinstance(value, str) for value in data.values())
-        case "error":
-            lines = output.get("traceback")
-            named = all(isinstance(output.get(key), str) for key in ("ename", "evalue"))
-            return named and isinstance(lines, list) and all(isinstance(line, str) for line in lines)
-    return False
+def _output(told: Any) -> dict[str, Any]:
+    """Return one output of a notebook file, built anew from what is text in `told`. Raises as _cell_result catches."""
+    kind = told["output_type"]
+    if kind == "stream":
+        return {"output_type": kind, "name": "stderr" if told["name"] == "stderr" else "stdout", "text": _text(told["text"])}
+    if kind == "error":
+        named = {key: _text(told[key]) for key in ("ename", "evalue")}
+        return {"output_type": kind, **named, "traceback": [_text(line) for line in told["traceback"]]}
+    if kind not in ("display_data", "execute_result"):
+        raise ValueError(kind)
+    data = {mime: _text(told["data"][mime]) for mime in MIME_TYPES if mime in told["data"]}
+    counted = {"execution_count": None} if kind == "execute_result" else {}
+    return {"output_type": kind, "data": data, "metadata": {}, **counted}
+
+
+def _text(told: Any) -> str:
+    """Return text that every file and database can hold. Raises TypeError when `told` is not text."""
+    if not isinstance(told, str):
+        raise TypeError(type(told))
+    return told.replace("\0", "").encode(errors="replace").decode()
 
 
 def _reason(end: dict[str, Any]) -> str:
