@@ -86,8 +86,9 @@ class AssignmentCard(_FromSpec):
         packed = archive(assignment.name)
         if packed is not None:
             yield (
-                f"{{download}}`Download {packed.name} </../_build/downloads/{packed.name}>`, unpack it and open "
-                f"`{assignment.name}.ipynb`. In the repository it is in `assignments/{assignment.name}/`."
+                f"{{download}}`Download {packed.name} </../_build/downloads/{packed.name}>`, "
+                f"unpack it and open `{assignment.name}.ipynb`. "
+                f"In the repository it is in `assignments/{assignment.name}/`."
             )
         else:
             yield f"You find it in `assignments/{assignment.name}/` of the repository."

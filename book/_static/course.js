@@ -1,7 +1,7 @@
-// Names that the theme gives and that differ from the text one sees: the text is the better name.
+// Where the theme's name for a control differs from the text that one sees, the text is the better name.
 window.addEventListener("load", () => {
-  for (const element of document.querySelectorAll("summary[aria-label], .search-button-field[aria-label], .theme-switch-button[aria-label], .pst-navbar-icon[aria-label], .nav-link[aria-label]")) {
-    if (element.textContent.trim()) element.removeAttribute("aria-label");
+  for (const control of document.querySelectorAll("summary[aria-label], .search-button-field[aria-label]")) {
+    control.removeAttribute("aria-label");
   }
   // The book's title stands outside every landmark.
   document.querySelector(".sidebar-primary-items__start .navbar-brand")?.parentElement.setAttribute("role", "banner");
