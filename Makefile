@@ -34,7 +34,7 @@ bench: $(READY) ## Compare our grading speed with stock nbgrader's
 	@$(BIN)/python -m autograder.bench
 
 mutation: $(READY) ## Print how many known mistakes each exercise's checks catch
-	@$(BIN)/python -m autograder.mutation
+	@$(BIN)/autograder mutation
 
 lint: $(READY) ## Check style, formatting and types
 	@$(BIN)/ruff check .
