@@ -255,7 +255,7 @@ def test_dropout_follows_the_positions_and_every_dense_layer_but_qkv():
     def note(name):
         def hook(module, inputs, output):
             if isinstance(module, nn.Dropout):
-                seen.append(produced.get(id(inputs[0]), "sum of tokens and positions"))
+                seen.append(produced.get(id(inputs[0]), "no layer"))
             produced[id(output)] = name
             keep.append(output)  # an id is only good while its tensor lives
 
@@ -267,8 +267,15 @@ def test_dropout_follows_the_positions_and_every_dense_layer_but_qkv():
             module.register_forward_hook(note(name))
     model(images())
     assert seen == [
-        "sum of tokens and positions", "blocks.0.attn.proj", "blocks.0.mlp.act", "blocks.0.mlp.fc2"
+        "no layer", "blocks.0.attn.proj", "blocks.0.mlp.act", "blocks.0.mlp.fc2"
     ]  # fmt: skip
+
+
+def test_first_dropout_acts_on_the_sum_of_tokens_and_positions():
+    model, x, seen = tiny(dropout=0.5).train(), images(), []
+    model.pos_drop.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    model(x)
+    assert largest_difference(seen[0], model_tokens(model, x)) < 1e-12
 
 
 def test_dropout_acts_in_training_mode_only():
@@ -358,6 +365,14 @@ def test_fine_tuning_form_is_a_copy():
     assert torch.equal(model(x), before)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_fine_tuning_form_resizes_positions_by_the_method_asked_for(method):
+    model = tiny()
+    tuned = for_fine_tuning(model, num_classes=4, image_size=(8, 10), resize=method)
+    expected = resize_positions.resize_positions(model.pos_embed, (2, 3), (4, 5), method)
+    assert torch.equal(tuned.pos_embed, expected)
+
+
 def test_fine_tuning_form_takes_images_of_the_new_size():
     tuned = for_fine_tuning(tiny(), num_classes=4, image_size=(8, 10))
     assert tuned.grid == (4, 5)
@@ -444,7 +459,7 @@ def test_unknown_variant_is_named_with_the_known_ones():
     ("arguments", "message"),
     [
         ((torch.zeros(1, 7, 4), (2, 3), (4, 5), "nearest"), "method='nearest'.*bicubic"),
-        ((torch.zeros(1, 9, 4), (2, 3), (4, 5)), r"9 embeddings.*old_grid=\(2, 3\)"),
+        ((torch.zeros(1, 8, 4), (2, 3), (4, 5)), r"8 embeddings.*old_grid=\(2, 3\)"),
         ((torch.zeros(1, 7, 4), (2, 3), (0, 5)), r"new_grid=\(0, 5\)"),
     ],
 )

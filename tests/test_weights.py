@@ -503,6 +503,22 @@ def test_positions_of_a_grid_that_is_not_square():
     assert torch.equal(model.pos_embed, expected)
 
 
+def test_positions_of_a_grid_with_the_same_number_of_patches():
+    state = timm_model(SIZES).state_dict()  # a grid of 2 × 3
+    model = VisionTransformer(**(SIZES | {"image_size": (12, 8)})).double()
+    weights.load(model, state, "timm", old_grid=(2, 3))
+    assert torch.equal(model.pos_embed, resize_positions(state["pos_embed"], (2, 3), (3, 2)))
+
+
+def test_positions_without_cls_are_resized_too(jax_file):
+    arrays = jax_file(class_token=False)
+    sizes = SQUARE | {"image_size": 20, "pool": "gap", "class_token": False}
+    model = VisionTransformer(**sizes).double()
+    weights.load(model, arrays, "jax", resize="linear-zoom")
+    positions = torch.from_numpy(arrays["Transformer/posembed_input/pos_embedding"])
+    assert torch.equal(model.pos_embed, resize_positions(positions, (3, 3), (5, 5), "linear-zoom"))
+
+
 # Errors
 
 
