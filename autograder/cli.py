@@ -185,6 +185,14 @@ last `autograder grade`. With the options it writes files instead; `-` is the te
 through the hidden cases and through the check at home, and prints the table.""",
     )
     made.add_argument("rest", nargs=argparse.REMAINDER, metavar="ASSIGNMENT", help="only these assignments")
+    made = command(
+        "demo",
+        _demo,
+        "grade a made-up class, from release to book",
+        "Run it in the course's repository. Releases assignments to 24 made-up students, fills their\nnotebooks, grades them, writes feedback and reports, and builds the book; all under _build/.",
+    )
+    made.add_argument("assignment", nargs="*", default=["patches", "patch_embedding"], metavar="ASSIGNMENT",
+                      help="such as: patches (default: the first two)")  # fmt: skip
     return parser
 
 
@@ -381,3 +389,9 @@ def _mutation(arguments: argparse.Namespace) -> int:
     from autograder.mutation import main as mutation
 
     return mutation(arguments.rest)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from autograder.demo import main as demo
+
+    return demo(arguments.assignment)

@@ -13,11 +13,22 @@ import torch
 # Largest accepted error, as a share of the largest value expected (at least of 1).
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 # An exception of these kinds says that code is unfinished or broken, not that it refuses bad input.
-NOT_A_REFUSAL = {"NotImplementedError", "NameError", "ImportError", "SyntaxError", "SystemExit", "KeyboardInterrupt"}
+NOT_A_REFUSAL = {
+    "NotImplementedError", "NameError", "ImportError", "SyntaxError", "SystemExit", "KeyboardInterrupt",
+}  # fmt: skip
 # Names that a student cannot have made up to carry a hidden value out.
-KNOWN_TYPES = {"numpy.ndarray", "numpy.float64", "numpy.int64", "builtins.function", "builtins.complex", "builtins.set"}
+KNOWN_TYPES = {
+    "numpy.ndarray",
+    "numpy.float64",
+    "numpy.int64",
+    "builtins.function",
+    "builtins.complex",
+    "builtins.set",
+}
 KNOWN_ERRORS = {
-    name for name, kind in vars(__import__("builtins")).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+    name
+    for name, kind in vars(__import__("builtins")).items()
+    if isinstance(kind, type) and issubclass(kind, BaseException)
 }
 
 
@@ -45,15 +56,16 @@ def error_name(raised: dict[str, Any]) -> str:
 
 
 def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
+    because = inputs.get("_because", "bad arguments")
     wanted = "an error" if inputs.get("_any_error") else expected["raised"]["type"]
     if "raised" not in yours:
-        return f"{wanted} expected for {inputs.get('_because', 'bad arguments')}, nothing was raised"
+        return f"{wanted} expected for {because}, nothing was raised"
     bases, message = yours["raised"]["bases"], str(yours["raised"]["message"])
     if inputs.get("_any_error"):
         broken = NOT_A_REFUSAL & set(bases)
         return f"{error_name(yours['raised'])} instead of an error about the input" if broken else None
     if wanted not in bases:
-        return f"{wanted} expected for {inputs.get('_because', 'bad arguments')}, yours is {error_name(yours['raised'])}"
+        return f"{wanted} expected for {because}, yours is {error_name(yours['raised'])}"
     if not _mentions(message, inputs.get("_names", ())):
         return f"the message of the {wanted} does not name the argument"
     if not _mentions(message, inputs.get("_values", ())):
@@ -62,7 +74,7 @@ def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, 
 
 
 def _mentions(message: str, words: Sequence[Any]) -> bool:
-    """Return whether the message contains one of the words: any case, `patch size` for `patch_size`, 10 in 10x8."""
+    """Return whether the message contains one of the words: any case, "patch size" for patch_size, 10 in 10x8."""
     text = message.lower().replace(" ", "_")
 
     def found(word: str) -> bool:
@@ -79,7 +91,9 @@ def differ(got: Any, want: Any) -> str | None:
     if isinstance(want, torch.Tensor):
         return _tensors_differ(got, want)
     if want is None:
-        zero = isinstance(got, torch.Tensor) and not got.is_meta and not got.any()  # no gradient, or one of zeros
+        zero = (
+            isinstance(got, torch.Tensor) and not got.is_meta and not got.any()
+        )  # no gradient, or one of zeros
         return None if got is None or zero else f"None expected, yours is {describe(got)}"
     if isinstance(want, dict):
         return _dicts_differ(got, want)
@@ -119,11 +133,12 @@ def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
     wrong = error > TOLERANCE[want.dtype] * size
     if not wrong.any():
         return None
-    return f"right shape, but {_share(wrong)} of the values differ (largest error {float(error.max()):.2g}, values up to {size:.2g})"
+    largest = f"largest error {float(error.max()):.2g}, values up to {size:.2g}"
+    return f"right shape, but {_share(wrong)} of the values differ ({largest})"
 
 
 def _mixed_devices(got: dict[str, Any]) -> str | None:
-    """Judge an error on the "meta" device: code that has to look at values cannot run there, which is no fault."""
+    """Judge an error on the "meta" device: code that looks at values cannot run there, which is no fault."""
     message = str(got.get("raised", {}).get("message"))
     mixed = "is not on the expected device" in message or "Cannot copy out of meta" in message
     return "a tensor is made on the CPU, whatever the input's device is" if mixed else None
@@ -187,8 +202,14 @@ def name_of(dtype: torch.dtype) -> str:
 def agrees(yours: dict[str, Any], mistake: dict[str, Any]) -> bool:
     """Return whether an answer did what a known mistake does: the same outputs, or the same kind of error."""
     if "raised" in yours or "raised" in mistake:
-        return "raised" in yours and "raised" in mistake and error_name(yours["raised"]) == error_name(mistake["raised"])
-    return yours.keys() == mistake.keys() and all(differ(yours[name], mistake[name]) is None for name in mistake)
+        return (
+            "raised" in yours
+            and "raised" in mistake
+            and error_name(yours["raised"]) == error_name(mistake["raised"])
+        )
+    return yours.keys() == mistake.keys() and all(
+        differ(yours[name], mistake[name]) is None for name in mistake
+    )
 
 
 def recognise(
@@ -199,8 +220,8 @@ def recognise(
 ) -> str | None:
     """Return the name of the known mistake that explains an answer, or None.
 
-    `yours`, `expected` and each mistake's list hold outputs by case number; None in a mistake's list means "as
-    expected". `failing` are the cases of the first group that does not hold: a mistake must differ from the
+    `yours`, `expected` and each mistake's list hold outputs by case number; None in a mistake's list means
+    "as expected". `failing` are the cases of the first group that does not hold: a mistake must differ from the
     reference there, and the answer must do what the mistake does in each of them. Of several, the one that
     agrees in most cases is named, and of those the first.
     """
@@ -210,7 +231,9 @@ def recognise(
 
     best, most = None, 0
     for name, outputs in mistakes.items():
-        explains = all(did(name, case) for case in failing) and any(outputs[case] is not None for case in failing)
+        explains = all(did(name, case) for case in failing) and any(
+            outputs[case] is not None for case in failing
+        )
         score = sum(did(name, case) for case in range(len(expected))) if explains else 0
         if score > most:
             best, most = name, score

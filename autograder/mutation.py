@@ -1,7 +1,7 @@
 """The course's own mutation score: are all known mistakes caught, and all right answers accepted?
 
-Runs trusted code (mistakes of the specs, right answers of `tests/answers/`) in this process, judged exactly as
-hidden cases and home checks are.
+Runs trusted code (mistakes of the specs, right answers of `tests/answers/`) in this process, judged exactly
+as hidden cases and home checks are.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SECRETS = {"at home": b"public", "hidden": b"the secret that make mutation uses"
 
 @dataclass(frozen=True)
 class Row:
-    """One exercise: mistakes caught of all, right answers accepted of all, and the names of those that slipped."""
+    """One exercise: mistakes caught of all, right answers accepted of all, and which slipped."""
 
     assignment: str
     exercise: str
@@ -44,7 +44,7 @@ def problems(cases: list[Case], reference: Callable[..., Any], answer: Callable[
 
 
 def answers(assignment: Assignment, exercise: Exercise) -> dict[str, Callable[..., Any]]:
-    """Return the independent right answers of an exercise by style: `tests/answers/<assignment>/<style>.py`."""
+    """Return the right answers of an exercise by style, from `tests/answers/<assignment>/<style>.py`."""
     found = {}
     for path in sorted((ANSWERS / assignment.name).glob("*.py")):
         scope: dict[str, Any] = {"__name__": path.stem}
@@ -93,12 +93,17 @@ def table(assignments: list[str] | None = None) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return 1 when a mistake slips or a right answer is rejected."""
-    parser = argparse.ArgumentParser(prog="autograder mutation", description=inspect.getdoc(inspect.getmodule(main)))
+    parser = argparse.ArgumentParser(
+        prog="autograder mutation", description=inspect.getdoc(inspect.getmodule(main))
+    )
     parser.add_argument("assignment", nargs="*", help="only these assignments (default: all)")
     rows = table(parser.parse_args(argv).assignment)
     print(f"{'assignment':20} {'exercise':32} {'mistakes caught':>16} {'right answers accepted':>24}")
     for row in rows:
-        print(f"{row.assignment:20} {row.exercise:32} {row.caught:>9} of {row.mistakes:>3} {row.accepted:>17} of {row.right:>3}")
+        print(
+            f"{row.assignment:20} {row.exercise:32} {row.caught:>9} of {row.mistakes:>3}"
+            f" {row.accepted:>17} of {row.right:>3}"
+        )
         for entry in row.slipped:
             print(f"    {entry}")
     return int(any(row.slipped for row in rows))

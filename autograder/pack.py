@@ -92,7 +92,15 @@ def unpack(data: bytes) -> Any:
         body = bytearray(data[8 + length :])
         tensors = {name: _tensor(body, entry) for name, entry in header.items()}
         return _value(tree, tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, RuntimeError) as problem:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        RuntimeError,
+    ) as problem:
         raise ValueError(f"not packed data: {problem}") from None
 
 

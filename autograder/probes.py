@@ -37,8 +37,18 @@ def leaves(value: Any, name: str = "") -> dict[str, torch.Tensor]:
     """Return every tensor in `value` by its path, for example {"params.norm1.weight": tensor}."""
     if isinstance(value, torch.Tensor):
         return {name: value}
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return {path: leaf for key, item in pairs for path, leaf in leaves(item, f"{name}.{key}" if name else str(key)).items()}
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list | tuple)
+        else ()
+    )
+    return {
+        path: leaf
+        for key, item in pairs
+        for path, leaf in leaves(item, f"{name}.{key}" if name else str(key)).items()
+    }
 
 
 def pull_back(result: Any) -> None:
@@ -46,7 +56,9 @@ def pull_back(result: Any) -> None:
     total: Any = 0
     for tensor in leaves(result).values():
         if tensor.requires_grad:
-            weights = torch.linspace(0.5, 1.5, max(tensor.numel(), 1), dtype=tensor.dtype, device=tensor.device)
+            weights = torch.linspace(
+                0.5, 1.5, max(tensor.numel(), 1), dtype=tensor.dtype, device=tensor.device
+            )
             total = total + (tensor * weights[: tensor.numel()].reshape(tensor.shape)).sum()
     if isinstance(total, torch.Tensor):
         total.backward()
@@ -70,7 +82,9 @@ def gradients(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     tracked = mapped(track, arguments(inputs))
     result = answer(**tracked)
     pull_back(result)
-    grads = {f"the gradient to {name}": leaf.grad for name, leaf in leaves(tracked).items() if leaf.requires_grad}
+    grads = {
+        f"the gradient to {name}": leaf.grad for name, leaf in leaves(tracked).items() if leaf.requires_grad
+    }
     return {"the result": result, **grads}
 
 
@@ -101,7 +115,7 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("meta")
 
 
-# Modules: `_state` is loaded through the state dict, `_forward` holds the arguments of forward, passed by position.
+# Modules: `_state` is loaded through the state dict, `_forward` holds the arguments of forward, by position.
 
 
 def built(answer: Callable[..., Any], inputs: Inputs) -> Any:
@@ -125,20 +139,26 @@ def module_gradients(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     tracked = mapped(lambda tensor: track(tensor.clone()), inputs["_forward"])
     result = module(*tracked.values())
     pull_back(result)
-    grads = {f"the gradient to {name}": leaf.grad for name, leaf in leaves(tracked).items() if leaf.requires_grad}
+    grads = {
+        f"the gradient to {name}": leaf.grad for name, leaf in leaves(tracked).items() if leaf.requires_grad
+    }
     grads |= {f"the gradient to {name}": parameter.grad for name, parameter in module.named_parameters()}
     return {"the output": result, **grads}
 
 
 def module_manners(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """Input and parameters after the call, a first output that a second call must not change, another device."""
+    """Input and parameters after the call, a first output after a second call, and another device."""
     module = built(answer, inputs)
     given = mapped(torch.clone, inputs["_forward"])
     first = module(*given.values())
     after = {f"{name} after the call": leaf for name, leaf in leaves(given).items()}
     state = {f"{name} after the call": leaf.clone() for name, leaf in module.state_dict().items()}
     second = module(*mapped(_others, inputs["_forward"]).values())
-    elsewhere = observe(lambda module, given: {"the output": module(*given.values())}, module.to("meta"), mapped(_to_meta, given))
+    elsewhere = observe(
+        lambda module, given: {"the output": module(*given.values())},
+        module.to("meta"),
+        mapped(_to_meta, given),
+    )
     return {
         "the output": first,
         **after,
@@ -204,7 +224,7 @@ def called(answer: Callable[..., Any], probe: Callable[..., Outputs], inputs: In
 
 
 def run(answer: Callable[..., Any], request: dict[str, Any]) -> dict[str, Any]:
-    """Answer a grader's request {"sources", "cases": [{"probe", "inputs"}], "trace"} with {"outputs", "called"}.
+    """Answer a request {"sources", "cases": [{"probe", "inputs"}], "trace"} with {"outputs", "called"}.
 
     `sources` is the text of the probes that are not in this file.
     """

@@ -1,7 +1,7 @@
 """The vocabulary of a specification: Assignment, Exercise, Group, Mistake.
 
-One specification drives the check at home, the hidden check, the hint for a known mistake, the class report and
-the mutation table. `autograder/specs/<assignment>.py` holds one `ASSIGNMENT` each.
+One specification drives the check at home, the hidden check, the hint for a known mistake, the class report
+and the mutation table. `autograder/specs/<assignment>.py` holds one `ASSIGNMENT` each.
 """
 
 import ast
@@ -46,8 +46,8 @@ class Draw:
 class Group:
     """A group of cases that shows one behaviour; its points are paid when every case of it holds.
 
-    `title` completes "your answer ...". Each of `inputs` draws the inputs of one case. `reread` says where the
-    book explains the behaviour. `probe` defaults to the exercise's; `judge` to `judge.same`.
+    `title` completes "your answer ...". Each of `inputs` draws the inputs of one case. `reread` says where
+    the book explains the behaviour. `probe` defaults to the exercise's; `judge` to `judge.same`.
     """
 
     title: str
@@ -72,8 +72,8 @@ class Exercise:
     """One function or class that students write.
 
     `reference` is the right answer. `cases` go from fundamental to subtle: when the first group does not hold
-    nothing is paid, since later groups build on it. `forbid` names what its definition may not call, as dotted
-    names ("torch.nn.functional.softmax"; a name under torch.Tensor is also a method). `picture` draws inputs,
+    nothing is paid, since later groups build on it. `forbid` names what its definition may not call, as
+    dotted names ("torch.nn.functional.softmax"; a name under torch.Tensor is also a method). `picture` draws inputs,
     expected and given result of a failing case at home.
     """
 

@@ -6,30 +6,60 @@ from typing import Any
 import torch
 
 from autograder.judge import error_name
-from autograder.probes import Inputs, gradients, manners, module_gradients, module_manners, module_start, module_value
-from autograder.reference.patch_embedding import PatchEmbedding, add_position_embedding, embed_patches, prepend_cls_token
+from autograder.probes import (
+    Inputs,
+    gradients,
+    manners,
+    module_gradients,
+    module_manners,
+    module_start,
+    module_value,
+)
+from autograder.reference.patch_embedding import (
+    PatchEmbedding,
+    add_position_embedding,
+    embed_patches,
+    prepend_cls_token,
+)
 from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
 
-PROJECT, CLS, POSITION, MODULE = "Patches become tokens", "The [CLS] token", "Position embedding", "One module for z_0"
+PROJECT, CLS, POSITION, MODULE = (
+    "Patches become tokens",
+    "The [CLS] token",
+    "Position embedding",
+    "One module for z_0",
+)
 CONTRACT = "What every answer owes its caller"
 
 
-def linear(batch: int, count: int, values: int, dim: int, bias: bool = True, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def linear(
+    batch: int, count: int, values: int, dim: int, bias: bool = True, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw patches and a projection, with or without bias."""
 
     def draw_linear(draw: Draw) -> Inputs:
-        inputs = {"patches": draw.normal(batch, count, values, dtype=dtype), "weight": draw.normal(values, dim, dtype=dtype)}
+        inputs = {
+            "patches": draw.normal(batch, count, values, dtype=dtype),
+            "weight": draw.normal(values, dim, dtype=dtype),
+        }
         return {**inputs, "bias": draw.normal(dim, dtype=dtype)} if bias else inputs
 
     return draw_linear
 
 
-def with_cls(batch: int, count: int, dim: int, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def with_cls(
+    batch: int, count: int, dim: int, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw tokens and a [CLS] token."""
-    return lambda draw: {"tokens": draw.normal(batch, count, dim, dtype=dtype), "cls_token": draw.normal(1, 1, dim, dtype=dtype)}
+    return lambda draw: {
+        "tokens": draw.normal(batch, count, dim, dtype=dtype),
+        "cls_token": draw.normal(1, 1, dim, dtype=dtype),
+    }
 
 
-def with_positions(batch: int, length: int, dim: int, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def with_positions(
+    batch: int, length: int, dim: int, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw tokens and position embeddings."""
     return lambda draw: {
         "tokens": draw.normal(batch, length, dim, dtype=dtype),
@@ -38,7 +68,12 @@ def with_positions(batch: int, length: int, dim: int, dtype: torch.dtype = torch
 
 
 def module(
-    image_size: int | tuple[int, int], patch: int, channels: int, dim: int, batch: int = 2, dtype: torch.dtype = torch.float32
+    image_size: int | tuple[int, int],
+    patch: int,
+    channels: int,
+    dim: int,
+    batch: int = 2,
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[Draw], Inputs]:
     """Draw a PatchEmbedding with given parameters, and images for it."""
 
@@ -67,12 +102,21 @@ def new(**changed: Any) -> Callable[[Draw], Inputs]:
     return lambda draw: {"image_size": 16, "patch_size": 2, "in_channels": 3, "dim": 96, **changed}
 
 
-def but(make: Callable[[Draw], Inputs], because: str, **changed: Callable[[Draw], Any]) -> Callable[[Draw], Inputs]:
+def but(
+    make: Callable[[Draw], Inputs], because: str, **changed: Callable[[Draw], Any]
+) -> Callable[[Draw], Inputs]:
     """Draw inputs that any error may refuse: those of `make` with some changed."""
-    return lambda draw: {**make(draw), **{name: change(draw) for name, change in changed.items()}, "_because": because, "_any_error": True}
+    return lambda draw: {
+        **make(draw),
+        **{name: change(draw) for name, change in changed.items()},
+        "_because": because,
+        "_any_error": True,
+    }
 
 
-def bad(because: str, names: tuple[str, ...], values: tuple[Any, ...], **changed: Any) -> Callable[[Draw], Inputs]:
+def bad(
+    because: str, names: tuple[str, ...], values: tuple[Any, ...], **changed: Any
+) -> Callable[[Draw], Inputs]:
     """Draw arguments that a ValueError must refuse, whose message mentions one of `names` and of `values`."""
     return lambda draw: {**new(**changed)(draw), "_because": because, "_names": names, "_values": values}
 

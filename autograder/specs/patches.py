@@ -6,11 +6,15 @@ from typing import Any
 import torch
 
 from autograder.probes import Inputs, gradients, manners
-from autograder.reference import patches as reference
 from autograder.reference.patches import num_patches, patchify, projection_to_conv, unpatchify
 from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
 
-COUNT, ORDER, INVERSE, CONV = "How many patches?", "The order inside a patch", "Back to the image", "A patch is a convolution window"
+COUNT, ORDER, INVERSE, CONV = (
+    "How many patches?",
+    "The order inside a patch",
+    "Back to the image",
+    "A patch is a convolution window",
+)
 CONTRACT = "What every answer owes its caller"
 
 
@@ -24,16 +28,23 @@ def sizes(rows: int, columns: int, largest_patch: int = 9) -> Callable[[Draw], I
     return draw_sizes
 
 
-def pictures(shape: tuple[int, int], grid: tuple[int, int], patch: int, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def pictures(
+    shape: tuple[int, int], grid: tuple[int, int], patch: int, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw images of shape (batch, channels) with a grid of patches of the given size."""
 
     def draw_pictures(draw: Draw) -> Inputs:
-        return {"images": draw.normal(*shape, grid[0] * patch, grid[1] * patch, dtype=dtype), "patch_size": patch}
+        return {
+            "images": draw.normal(*shape, grid[0] * patch, grid[1] * patch, dtype=dtype),
+            "patch_size": patch,
+        }
 
     return draw_pictures
 
 
-def flat(shape: tuple[int, int], grid: tuple[int, int], patch: int, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def flat(
+    shape: tuple[int, int], grid: tuple[int, int], patch: int, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw patches of images of shape (batch, channels)."""
 
     def draw_flat(draw: Draw) -> Inputs:
@@ -44,16 +55,28 @@ def flat(shape: tuple[int, int], grid: tuple[int, int], patch: int, dtype: torch
     return draw_flat
 
 
-def projection(patch: int, channels: int, dim: int, dtype: torch.dtype = torch.float32) -> Callable[[Draw], Inputs]:
+def projection(
+    patch: int, channels: int, dim: int, dtype: torch.dtype = torch.float32
+) -> Callable[[Draw], Inputs]:
     """Draw a patch projection."""
 
     def draw_projection(draw: Draw) -> Inputs:
-        return {"weight": draw.normal(patch * patch * channels, dim, dtype=dtype), "patch_size": patch, "channels": channels}
+        return {
+            "weight": draw.normal(patch * patch * channels, dim, dtype=dtype),
+            "patch_size": patch,
+            "channels": channels,
+        }
 
     return draw_projection
 
 
-def but(make: Callable[[Draw], Inputs], because: str, names: tuple[str, ...] = (), values: tuple[Any, ...] = (), **changed: Any) -> Callable[[Draw], Inputs]:
+def but(
+    make: Callable[[Draw], Inputs],
+    because: str,
+    names: tuple[str, ...] = (),
+    values: tuple[Any, ...] = (),
+    **changed: Any,
+) -> Callable[[Draw], Inputs]:
     """Draw inputs that must be refused: those of `make` with some arguments changed.
 
     Without names any error is right, else a ValueError that mentions one of `names` and one of `values`.
@@ -66,7 +89,19 @@ def but(make: Callable[[Draw], Inputs], because: str, names: tuple[str, ...] = (
     return draw_bad
 
 
-SIZE_NAMES = ("height", "width", "h", "w", "image", "images", "image_size", "size", "patch_size", "patch", "p")
+SIZE_NAMES = (
+    "height",
+    "width",
+    "h",
+    "w",
+    "image",
+    "images",
+    "image_size",
+    "size",
+    "patch_size",
+    "patch",
+    "p",
+)
 PATCH_NAMES = ("patch_size", "patch", "p")
 
 
@@ -82,7 +117,13 @@ def show_patches(inputs: Inputs, expected: Any, yours: Any) -> Any:
         if not isinstance(patches, torch.Tensor) or patches.dim() != 3 or patches.shape[-1] % size**2 != 0:
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue
-        tiles = patches[0, :6].detach().cpu().float().reshape(-1, size, size, patches.shape[-1] // size**2)[..., :3]
+        tiles = (
+            patches[0, :6]
+            .detach()
+            .cpu()
+            .float()
+            .reshape(-1, size, size, patches.shape[-1] // size**2)[..., :3]
+        )
         tiles = (tiles - tiles.min()) / (tiles.max() - tiles.min() + 1e-9)
         strip = torch.nn.functional.pad(tiles, (0, 0, 0, 1, 0, 0), value=1.0).transpose(0, 1).flatten(1, 2)
         axis.imshow(strip if strip.shape[-1] == 3 else strip[..., 0], interpolation="nearest", cmap="viridis")
@@ -97,17 +138,64 @@ NUM_PATCHES = Exercise(
     difficulty=1,
     importance=3,
     cases=(
-        Group("counts the patches of square images", 1, (sizes(2, 2), sizes(5, 5), sizes(14, 14, 32), lambda draw: {"height": 224, "width": 224, "patch_size": 16}), COUNT),
-        Group("counts the patches of images that are not square", 1, (sizes(2, 7), sizes(5, 3), sizes(1, 4)), COUNT),
+        Group(
+            "counts the patches of square images",
+            1,
+            (
+                sizes(2, 2),
+                sizes(5, 5),
+                sizes(14, 14, 32),
+                lambda draw: {"height": 224, "width": 224, "patch_size": 16},
+            ),
+            COUNT,
+        ),
+        Group(
+            "counts the patches of images that are not square",
+            1,
+            (sizes(2, 7), sizes(5, 3), sizes(1, 4)),
+            COUNT,
+        ),
         Group(
             "refuses sizes that are not positive or not divisible",
             1,
             (
-                but(sizes(2, 3), "a height that is not divisible", SIZE_NAMES, (10, 4), height=10, width=8, patch_size=4),
-                but(sizes(2, 3), "a width that is not divisible", SIZE_NAMES, (10, 4), height=8, width=10, patch_size=4),
-                but(sizes(2, 3), "sizes whose product is divisible, but not each", SIZE_NAMES, (6, 12, 4), height=6, width=12, patch_size=4),
+                but(
+                    sizes(2, 3),
+                    "a height that is not divisible",
+                    SIZE_NAMES,
+                    (10, 4),
+                    height=10,
+                    width=8,
+                    patch_size=4,
+                ),
+                but(
+                    sizes(2, 3),
+                    "a width that is not divisible",
+                    SIZE_NAMES,
+                    (10, 4),
+                    height=8,
+                    width=10,
+                    patch_size=4,
+                ),
+                but(
+                    sizes(2, 3),
+                    "sizes whose product is divisible, but not each",
+                    SIZE_NAMES,
+                    (6, 12, 4),
+                    height=6,
+                    width=12,
+                    patch_size=4,
+                ),
                 but(sizes(2, 3), "a patch_size of zero", PATCH_NAMES, (0,), patch_size=0),
-                but(sizes(2, 3), "a negative patch_size", PATCH_NAMES, (-4,), height=8, width=12, patch_size=-4),
+                but(
+                    sizes(2, 3),
+                    "a negative patch_size",
+                    PATCH_NAMES,
+                    (-4,),
+                    height=8,
+                    width=12,
+                    patch_size=-4,
+                ),
                 but(sizes(2, 3), "a height of zero", SIZE_NAMES, (0,), height=0),
                 but(sizes(2, 3), "a negative width", SIZE_NAMES, (-8,), height=8, width=-8, patch_size=4),
             ),
@@ -115,20 +203,113 @@ NUM_PATCHES = Exercise(
         ),
     ),
     mistakes=(
-        Mistake("divided by P instead of P²", edited(num_patches, ("(height // patch_size) * (width // patch_size)", "height * width // patch_size")), "One patch covers P rows and P columns, so it holds P² pixels. How many such squares fill H x W pixels?"),
-        Mistake("took the image to be square", edited(num_patches, ("(height // patch_size) * (width // patch_size)", "(height // patch_size) ** 2")), "Your count uses the height twice. Count the patches along the height and along the width separately."),
-        Mistake("added instead of multiplied", edited(num_patches, (") * (", ") + (")), "Rows of patches times patches in a row: a grid has rows x columns cells, not rows + columns."),
-        Mistake("counted the [CLS] token too", edited(num_patches, ("return (", "return 1 + (")), "N counts patches only. The [CLS] token joins in the next chapter and makes the sequence N + 1 long."),
-        Mistake("returned a float", edited(num_patches, ("(height // patch_size) * (width // patch_size)", "(height / patch_size) * (width / patch_size)")), "A number of patches is a whole number. `/` always gives a float in Python; `//` divides whole numbers."),
-        Mistake("counted only one row of patches", edited(num_patches, (" * (width // patch_size)", "")), "You counted the patches along the height. Each of those rows holds several patches."),
-        Mistake("rounded the sides up", edited(num_patches, ("size % patch_size != 0", "False"), ("(height // patch_size) * (width // patch_size)", "(-(-height // patch_size)) * (-(-width // patch_size))")), "An image whose side is not a multiple of P cannot be cut into whole patches. Refuse it instead of rounding up."),
-        Mistake("dropped the remainder silently", edited(num_patches, ("size % patch_size != 0", "False")), "For 10 pixels and P = 4 your function answers as if there were 8. Two pixels would vanish without a word: raise a ValueError."),
-        Mistake("checked the product instead of each side", edited(num_patches, ("size % patch_size != 0", "height * width % patch_size**2 != 0")), "6 x 12 pixels hold 72 = 4.5 x 16 ... and 8 x 2 hold one times 16, but neither can be cut into 4 x 4 squares. Check each side by itself."),
-        Mistake("checked only the height", edited(num_patches, ('for name, size in (("height", height), ("width", width)):\n        if size %', 'for name, size in (("height", height),):\n        if size %')), "The height is checked, the width is not. Both have to be divisible by P."),
-        Mistake("let Python's ZeroDivisionError through", edited(num_patches, ("if size <= 0", "if size < 0")), "A patch_size of 0 ends in a ZeroDivisionError. Check that sizes are positive first and raise a ValueError that says so."),
-        Mistake("accepted negative sizes", edited(num_patches, ("if size <= 0", "if size == 0")), "Python divides negative numbers happily, so -4 gives a count. Check that every size is positive."),
-        Mistake("wrote an error message without the value", edited(num_patches, (', got {size}"', '"'), ("{name} {size} is not divisible by patch_size {patch_size}", "{name} is not divisible by patch_size")), "Your ValueError does not give the value. Someone who reads \"patch_size must be positive, got 0\" can fix the call at once."),
-        Mistake("used assert instead of ValueError", edited(num_patches, ('            raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")', '            raise AssertionError(f"{name} {size} is not divisible by patch_size {patch_size}")')), "`assert` states what cannot happen and disappears under `python -O`. For bad arguments raise a ValueError."),
+        Mistake(
+            "divided by P instead of P²",
+            edited(
+                num_patches,
+                ("(height // patch_size) * (width // patch_size)", "height * width // patch_size"),
+            ),
+            "One patch covers P rows and P columns, so it holds P² pixels. How many such squares fill H x W pixels?",
+        ),
+        Mistake(
+            "took the image to be square",
+            edited(
+                num_patches, ("(height // patch_size) * (width // patch_size)", "(height // patch_size) ** 2")
+            ),
+            "Your count uses the height twice. Count the patches along the height and along the width separately.",
+        ),
+        Mistake(
+            "added instead of multiplied",
+            edited(num_patches, (") * (", ") + (")),
+            "Rows of patches times patches in a row: a grid has rows x columns cells, not rows + columns.",
+        ),
+        Mistake(
+            "counted the [CLS] token too",
+            edited(num_patches, ("return (", "return 1 + (")),
+            "N counts patches only. The [CLS] token joins in the next chapter and makes the sequence N + 1 long.",
+        ),
+        Mistake(
+            "returned a float",
+            edited(
+                num_patches,
+                (
+                    "(height // patch_size) * (width // patch_size)",
+                    "(height / patch_size) * (width / patch_size)",
+                ),
+            ),
+            "A number of patches is a whole number. `/` always gives a float in Python; `//` divides whole numbers.",
+        ),
+        Mistake(
+            "counted only one row of patches",
+            edited(num_patches, (" * (width // patch_size)", "")),
+            "You counted the patches along the height. Each of those rows holds several patches.",
+        ),
+        Mistake(
+            "rounded the sides up",
+            edited(
+                num_patches,
+                ("size % patch_size != 0", "False"),
+                (
+                    "(height // patch_size) * (width // patch_size)",
+                    "(-(-height // patch_size)) * (-(-width // patch_size))",
+                ),
+            ),
+            "An image whose side is not a multiple of P cannot be cut into whole patches. Refuse it instead of rounding up.",
+        ),
+        Mistake(
+            "dropped the remainder silently",
+            edited(num_patches, ("size % patch_size != 0", "False")),
+            "For 10 pixels and P = 4 your function answers as if there were 8. Two pixels would vanish without a word: raise a ValueError.",
+        ),
+        Mistake(
+            "checked the product instead of each side",
+            edited(num_patches, ("size % patch_size != 0", "height * width % patch_size**2 != 0")),
+            "6 x 12 pixels hold 72 = 4.5 x 16 ... and 8 x 2 hold one times 16, but neither can be cut into 4 x 4 squares. Check each side by itself.",
+        ),
+        Mistake(
+            "checked only the height",
+            edited(
+                num_patches,
+                (
+                    'for name, size in (("height", height), ("width", width)):\n        if size %',
+                    'for name, size in (("height", height),):\n        if size %',
+                ),
+            ),
+            "The height is checked, the width is not. Both have to be divisible by P.",
+        ),
+        Mistake(
+            "let Python's ZeroDivisionError through",
+            edited(num_patches, ("if size <= 0", "if size < 0")),
+            "A patch_size of 0 ends in a ZeroDivisionError. Check that sizes are positive first and raise a ValueError that says so.",
+        ),
+        Mistake(
+            "accepted negative sizes",
+            edited(num_patches, ("if size <= 0", "if size == 0")),
+            "Python divides negative numbers happily, so -4 gives a count. Check that every size is positive.",
+        ),
+        Mistake(
+            "wrote an error message without the value",
+            edited(
+                num_patches,
+                (', got {size}"', '"'),
+                (
+                    "{name} {size} is not divisible by patch_size {patch_size}",
+                    "{name} is not divisible by patch_size",
+                ),
+            ),
+            'Your ValueError does not give the value. Someone who reads "patch_size must be positive, got 0" can fix the call at once.',
+        ),
+        Mistake(
+            "used assert instead of ValueError",
+            edited(
+                num_patches,
+                (
+                    '            raise ValueError(f"{name} {size} is not divisible by patch_size {patch_size}")',
+                    '            raise AssertionError(f"{name} {size} is not divisible by patch_size {patch_size}")',
+                ),
+            ),
+            "`assert` states what cannot happen and disappears under `python -O`. For bad arguments raise a ValueError.",
+        ),
     ),
 )
 
