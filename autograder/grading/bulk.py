@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class _Done:
 def grade(
     course: Course,
     assignment: Assignment,
-    start: Callable[[], Sandbox],
+    start: Callable[[], AbstractContextManager[Sandbox]],
     workers: int,
     force: bool = False,
     only: Collection[str] = (),

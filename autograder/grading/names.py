@@ -1,6 +1,7 @@
 """The names of a notebook: what each is bound to, read from its code without running it."""
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,14 @@ class Notebook:
         self.sources = sources
         self.bound: dict[str, list[Statement]] = {}
         self.stars: list[str] = []
+        self.imported_roots: set[str] = set()  # the packages of all imports, wherever they stand
+        self._inner: dict[tuple[int, str], list[ast.AST]] = {}
         for number, source in enumerate(sources):
             tree = parse(source)
             for node in tree.body if tree else ():
-                self._add(node, number, ran is None or ran[number])
+                self.imported_roots |= {root for part in ast.walk(node) for root in _roots(part)}
+                with contextlib.suppress(RecursionError):  # nobody writes such code; then it defines nothing
+                    self._add(node, number, ran is None or ran[number])
 
     def _add(self, node: ast.stmt, cell: int, ran: bool) -> None:
         if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
@@ -60,6 +65,14 @@ class Notebook:
             if statement.certain:
                 break
         return found
+
+    def inner(self, node: ast.stmt, name: str) -> list[ast.AST]:
+        """Return the statements inside an `if`, `for`, `with`, ... that bind the name."""
+        key = id(node), name
+        if key not in self._inner:
+            below = (child for child in statements(node) if child is not node)
+            self._inner[key] = [child for child in below if name in set(binds_here(child))]
+        return self._inner[key]
 
     def methods(self) -> set[str]:
         """Return the names of all methods of the notebook's classes."""
@@ -143,3 +156,23 @@ def binds_here(node: ast.AST) -> Iterator[str]:
                   | ast.ClassDef | ast.Import | ast.ImportFrom | ast.For | ast.comprehension | ast.withitem
                   | ast.ExceptHandler | ast.AugAssign):  # fmt: skip
         yield from _binds(node)
+
+
+def _roots(node: ast.AST) -> Iterator[str]:
+    """Yield the packages that a node imports; one that only running tells is the package "?"."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield (node.module or "?").split(".")[0]
+    elif getattr(node, "id", getattr(node, "attr", None)) in ("__import__", "import_module"):
+        yield "?"
+
+
+def imported(node: ast.AST, name: str | None = None) -> Iterator[str]:
+    """Yield the dotted names that an import binds; with `name`, those that it binds to that name."""
+    for alias in node.names if isinstance(node, ast.Import | ast.ImportFrom) else ():
+        if isinstance(node, ast.ImportFrom):
+            if alias.name != "*" and name in (None, alias.asname or alias.name):
+                yield f"{node.module or ''}.{alias.name}"
+        elif name in (None, alias.asname or alias.name.split(".")[0]):
+            yield alias.name if alias.asname or name is None else alias.name.split(".")[0]

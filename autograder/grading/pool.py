@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
 from autograder.grading.store import Store
@@ -20,7 +21,7 @@ class Pool:
         self,
         grader: Grader,
         workers: int,
-        start: Callable[[], Sandbox],
+        start: Callable[[], AbstractContextManager[Sandbox]],
         store: Store | None = None,
         force: bool = False,
     ) -> None:
@@ -29,7 +30,7 @@ class Pool:
         self._force = force
         self._start = start
         self._own = threading.local()
-        self._sandboxes: list[Sandbox] = []
+        self._open = ExitStack()
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="grading")
         self._ahead = 4 * workers
@@ -39,8 +40,7 @@ class Pool:
 
     def __exit__(self, *problem: object) -> None:
         self._threads.shutdown(cancel_futures=True)
-        for sandbox in self._sandboxes:
-            sandbox.__exit__(None, None, None)
+        self._open.close()
 
     def grade(self, submission: Submission) -> tuple[Verdict, bool]:
         """Return the verdict, and whether it was already stored."""
@@ -55,10 +55,9 @@ class Pool:
 
     def _sandbox(self) -> Sandbox:
         if not hasattr(self._own, "sandbox"):
-            sandbox = self._start().__enter__()
+            starting = self._start()
             with self._lock:
-                self._sandboxes.append(sandbox)
-            self._own.sandbox = sandbox
+                self._own.sandbox = self._open.enter_context(starting)
         found: Sandbox = self._own.sandbox
         return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from autograder.grading.names import Notebook, Scope, binds_here, scope, statements
+from autograder.grading.names import Notebook, Scope, imported, scope
 
 # These find or run code by a text, so where something is forbidden they would hide it.
 HIDING = ("builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__", "builtins.globals",
@@ -62,7 +62,7 @@ class Search:
 
     def _visit(self, node: ast.AST, scopes: Scopes) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            for dotted in _imported(node):
+            for dotted in imported(node):
                 self._judge(dotted, node)
             return
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -164,7 +164,7 @@ class Search:
 
     def _resolve_binding(self, node: ast.AST | None, name: str, scopes: Scopes, depth: int) -> set[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            return set(_imported(node, name))
+            return set(imported(node, name))
         if isinstance(node, ast.NamedExpr):
             return self._resolve(node.value, scopes, depth + 1)
         if isinstance(node, ast.Assign | ast.AnnAssign):
@@ -172,12 +172,8 @@ class Search:
             values = [value for target in targets for value in _paired(target, node.value, name)]
             return {dotted for value in values for dotted in self._resolve(value, scopes, depth + 1)}
         if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-            inner = [
-                child for child in statements(node) if child is not node and name in set(binds_here(child))
-            ]
-            return {
-                dotted for child in inner for dotted in self._resolve_binding(child, name, scopes, depth + 1)
-            }
+            inner = self.notebook.inner(node, name)
+            return {found for part in inner for found in self._resolve_binding(part, name, scopes, depth + 1)}
         return set()
 
     # Rules
@@ -197,16 +193,6 @@ class Search:
         lines = self.notebook.sources[self._cell].splitlines()
         text = lines[line - 1].strip()[:80] if line <= len(lines) else ""
         self.findings.append(Finding(what, self._cell + 1, line, text, package))
-
-
-def _imported(node: ast.Import | ast.ImportFrom, name: str | None = None) -> Iterator[str]:
-    """Yield the dotted names that an import binds; with `name`, those that it binds to that name."""
-    for alias in node.names:
-        if isinstance(node, ast.ImportFrom):
-            if alias.name != "*" and name in (None, alias.asname or alias.name):
-                yield f"{node.module or ''}.{alias.name}"
-        elif name in (None, alias.asname or alias.name.split(".")[0]):
-            yield alias.name if alias.asname or name is None else alias.name.split(".")[0]
 
 
 def _paired(target: ast.AST, value: ast.AST | None, name: str) -> Iterator[ast.AST | None]:
@@ -247,6 +233,8 @@ def findings(
     notebook: Notebook, exercise: str, forbid: frozenset[str], allow: frozenset[str]
 ) -> list[Finding]:
     """Return the rules that the definition of an exercise breaks, nearest to the definition first."""
+    if not forbid and not notebook.imported_roots - allow - sys.stdlib_module_names:
+        return []
     search = Search(notebook, forbid, allow)
     try:
         search.follow(exercise)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import html
 import io
 import re
@@ -168,6 +169,7 @@ def _html(text: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=256)  # a class draws many of its pictures with the same released code
 def reencoded(media: str, data: str) -> str | None:
     """Return a base64 image decoded and encoded anew, or None when it is not one or too large."""
     if media not in IMAGES:

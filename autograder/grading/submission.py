@@ -73,10 +73,11 @@ def read_bytes(path: str | Path, folder: int | None = None, most: int = MOST_BYT
         if os.path.islink(path) if folder is None else _is_link(name, folder):
             raise Unreadable(f"{name} is a symbolic link; links are not followed") from None
         raise Unreadable(f"{name} cannot be opened: {error.strerror}") from None
-    with os.fdopen(file, "rb") as opened:
-        info = os.fstat(file)
-        if not stat.S_ISREG(info.st_mode):
-            raise Unreadable(f"{name} is {_kind(info.st_mode)}, not a file")
+    info = os.fstat(file)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(file)
+        raise Unreadable(f"{name} is {_kind(info.st_mode)}, not a file")
+    with open(file, "rb") as opened:
         if info.st_size > most:
             raise Unreadable(f"{name} has {info.st_size / 1e6:.0f} MB; the limit is {most / 1e6:.0f} MB")
         data = opened.read(most + 1)
