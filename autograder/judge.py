@@ -74,7 +74,7 @@ def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, 
 
 
 def _mentions(message: str, words: Sequence[Any]) -> bool:
-    """Return whether the message contains one of the words: any case, "patch size" for patch_size, 10 in 10x8."""
+    """Return whether the message has one of the words: in any case, "patch size" for patch_size, 10 in 8x10."""
     text = message.lower().replace(" ", "_")
 
     def found(word: str) -> bool:
@@ -221,9 +221,9 @@ def recognise(
     """Return the name of the known mistake that explains an answer, or None.
 
     `yours`, `expected` and each mistake's list hold outputs by case number; None in a mistake's list means
-    "as expected". `failing` are the cases of the first group that does not hold: a mistake must differ from the
-    reference there, and the answer must do what the mistake does in each of them. Of several, the one that
-    agrees in most cases is named, and of those the first.
+    "as expected". `failing` are the cases of the first group that does not hold: a mistake must differ from
+    the reference there, and the answer must do what the mistake does in each of them. Of several, the one
+    that agrees in most cases is named, and of those the first.
     """
 
     def did(name: str, case: int) -> bool:
