@@ -22,17 +22,29 @@ from autograder.sandbox.protocol import Channel, Closed, Garbled
 
 UNREADABLE, TOO_LARGE = 70, 71  # exit codes of an exercise process
 # Kept before any student code can replace them. This protects honest notebooks that go wrong, not the score.
-_fork, _exit, _waitpid, _kill, _pidfd_open, _poll = os.fork, os._exit, os.waitpid, os.kill, os.pidfd_open, select.poll
+_fork, _exit, _waitpid, _kill, _pidfd_open, _poll = (
+    os.fork,
+    os._exit,
+    os.waitpid,
+    os.kill,
+    os.pidfd_open,
+    select.poll,
+)
 
 
 def prepare(settings: dict[str, Any]) -> Callable[[Channel], None]:
     """Make everything ready that does not depend on the submission, and return the function that serves one."""
     torch.set_num_threads(1)
     notebook = Notebook.prepare(settings["output_bytes"], settings["image_bytes"])
-    # First use loads what later uses need. Of these, tracing takes seconds.
+    # First use loads what later uses need: optimizers and tracing import torch's compiler, which takes seconds.
+    torch.optim.AdamW([torch.ones(1, requires_grad=True)]).step()
     inputs = {"_forward": {"input": torch.ones(1, 2)}, "in_features": 2, "out_features": 2}
-    cases = [{"probe": probe, "inputs": inputs} for probe in ("module_gradients", "module_manners", "module_start")]
-    pack.pack(probes.run(torch.nn.Linear, pack.unpack(pack.pack({"sources": "", "cases": cases, "trace": True}))))
+    cases = [
+        {"probe": probe, "inputs": inputs} for probe in ("module_gradients", "module_manners", "module_start")
+    ]
+    pack.pack(
+        probes.run(torch.nn.Linear, pack.unpack(pack.pack({"sources": "", "cases": cases, "trace": True})))
+    )
 
     def serve(channel: Channel) -> None:
         if settings["isolated"]:
@@ -81,7 +93,7 @@ def _answer(channel: Channel, namespace: dict[str, Any], settings: dict[str, Any
     if name not in namespace:
         channel.send({**reply, "status": "missing"})
         return
-    process = _fork()
+    process = _patient_fork()
     if process == 0:
         _exercise(channel, reply, namespace[name], request)
     ended = _pidfd_open(process)
@@ -91,7 +103,18 @@ def _answer(channel: Channel, namespace: dict[str, Any], settings: dict[str, Any
     _kill(process, signal.SIGKILL)
     _, status = _waitpid(process, 0)
     os.close(ended)
-    channel.send({**reply, "status": "timeout" if late else "ended", "code": os.waitstatus_to_exitcode(status)})
+    channel.send(
+        {**reply, "status": "timeout" if late else "ended", "code": os.waitstatus_to_exitcode(status)}
+    )
+
+
+def _patient_fork() -> int:
+    """Fork, waiting for init to bury processes that were killed, as long as the limit on processes is reached."""
+    for _ in range(50):
+        with suppress(BlockingIOError):
+            return _fork()
+        _poll().poll(20)
+    return _fork()
 
 
 def _kill_others(settings: dict[str, Any]) -> None:
@@ -102,6 +125,9 @@ def _kill_others(settings: dict[str, Any]) -> None:
     if settings["isolated"] and os.getppid() == 1:
         with suppress(ProcessLookupError):
             _kill(-1, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while True:
+                _waitpid(-1, 0)  # the dead count as processes until they are waited for
 
 
 def _exercise(channel: Channel, reply: dict[str, Any], answer: Any, request: bytes) -> None:

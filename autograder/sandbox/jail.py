@@ -13,7 +13,9 @@ from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
-_NEW = 0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000  # mount uts ipc user pid net
+_NEW = (
+    0x00020000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+)  # mount uts ipc user pid net
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -57,9 +59,17 @@ def enclose(limits: dict[str, Any], hidden: list[str]) -> None:
     prctl(PR_SET_DUMPABLE, 0)
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
     for folder in ("/tmp", "/dev/shm"):
-        _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=700,nr_inodes=4096,size={limits['tmpfs_mb']}m")
+        _mount(
+            "tmpfs",
+            folder,
+            "tmpfs",
+            _MS_NOSUID | _MS_NODEV,
+            f"mode=700,nr_inodes=4096,size={limits['tmpfs_mb']}m",
+        )
     for folder in ("/proc", *hidden):
-        _mount("tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | 1, "mode=500,nr_inodes=2,size=4k")
+        _mount(
+            "tmpfs", folder, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | 1, "mode=500,nr_inodes=2,size=4k"
+        )
     os.chdir("/tmp")
     bound(limits)
     resource.setrlimit(resource.RLIMIT_NPROC, (limits["processes"], limits["processes"]))
@@ -88,7 +98,9 @@ def prctl(option: int, value: int) -> None:
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None) -> None:
     encoded = [text and text.encode() for text in (source, target, kind, options)]
     if _libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]):
-        raise OSError(ctypes.get_errno(), f"mount {kind or 'flags'} on {target}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(
+            ctypes.get_errno(), f"mount {kind or 'flags'} on {target}: {os.strerror(ctypes.get_errno())}"
+        )
 
 
 def _write(path: str, text: str) -> None:

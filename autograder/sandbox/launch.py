@@ -21,8 +21,14 @@ from autograder.sandbox import seccomp
 # Installed in the sandbox with all they depend on; the server itself needs them.
 ALWAYS = frozenset({"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "einops"})
 _PACKAGE = Path(__file__).resolve().parent.parent
-_OURS = ("pack.py", "probes.py", *(f"sandbox/{name}.py" for name in "protocol seccomp jail server warm notebook child".split()))
-_BOOT = "import sys; sys.path[:0] = {paths}; from autograder.sandbox.server import main; main({fd}, {settings})"
+_OURS = (
+    "pack.py",
+    "probes.py",
+    *(f"sandbox/{name}.py" for name in "protocol seccomp jail server warm notebook child".split()),
+)
+_BOOT = (
+    "import sys; sys.path[:0] = {paths}; from autograder.sandbox.server import main; main({fd}, {settings})"
+)
 _ENVIRONMENT = {
     "HOME": "/tmp", "USER": "student", "LOGNAME": "student", "PATH": "/nowhere", "LANG": "C.UTF-8",
     "MPLCONFIGDIR": "/tmp/matplotlib", "IPYTHONDIR": "/tmp/ipython", "MPLBACKEND": "Agg",
@@ -61,7 +67,9 @@ def bubblewrap() -> str:
     raise Unavailable("bubblewrap (bwrap) is not installed")
 
 
-def start(control: socket.socket, limits: dict[str, Any], allow: Iterable[str], unsafe: bool) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def start(
+    control: socket.socket, limits: dict[str, Any], allow: Iterable[str], unsafe: bool
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Start the server on its end of the control channel; return its process and what it says on stderr."""
     settings = {**limits, "isolated": not unsafe, "hidden": ["/sandbox"], "machine": ""}
     words = tempfile.TemporaryFile()  # noqa: SIM115
@@ -73,7 +81,7 @@ def start(control: socket.socket, limits: dict[str, Any], allow: Iterable[str], 
         except OSError as error:
             raise Unavailable(str(error)) from None
         packages = _packages(ALWAYS | set(allow))
-        command = [bubblewrap(), *_wrapping(packages), _python(), "-S", "-s", "-P", "-B"]
+        command = [bubblewrap(), *_wrapping(packages), _python_inside(), "-S", "-s", "-P", "-B"]
         paths = ["/sandbox", "/packages"]
     boot = _BOOT.format(paths=paths, fd=control.fileno(), settings=settings)
     process = subprocess.Popen(
@@ -82,7 +90,9 @@ def start(control: socket.socket, limits: dict[str, Any], allow: Iterable[str], 
         stdout=subprocess.DEVNULL,
         stderr=words,
         pass_fds=[control.fileno()],
-        env={**os.environ, **_ENVIRONMENT, "HOME": tempfile.gettempdir()} if unsafe else _ENVIRONMENT,
+        env={**os.environ, **_ENVIRONMENT, "HOME": tempfile.gettempdir()}
+        if unsafe
+        else {**_ENVIRONMENT, "LD_LIBRARY_PATH": "/python/lib"},
     )
     return process, words
 
@@ -90,6 +100,10 @@ def start(control: socket.socket, limits: dict[str, Any], allow: Iterable[str], 
 def _python() -> str:
     """The real interpreter: a virtual environment's is a link to it."""
     return os.path.realpath(sys.executable)
+
+
+def _python_inside() -> str:
+    return _python() if sys.base_prefix == "/usr" else f"/python/bin/{Path(_python()).name}"
 
 
 def _wrapping(packages: list[Path]) -> list[str]:
@@ -106,33 +120,48 @@ def _wrapping(packages: list[Path]) -> list[str]:
         elif os.path.isdir(library):
             arguments += ["--ro-bind", library, library]
     arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    # The interpreter and its standard library; of installed packages only those named.
-    base = Path(sys.base_prefix)
-    for folder in (base / "lib", base / "lib64"):
-        if folder.is_dir() and not folder.is_symlink() and base != Path("/usr"):
-            arguments += ["--ro-bind", str(folder), str(folder)]
-    arguments += ["--ro-bind", _python(), _python()]
+    # The interpreter and its standard library, elsewhere than outside: its own place may lie below /tmp, which
+    # every submission gets anew. The system's Python must stay where it is.
+    base, inside = Path(sys.base_prefix), Path(sys.base_prefix if sys.base_prefix == "/usr" else "/python")
+    if base != inside:
+        for folder in (base / "lib", base / "lib64"):
+            if folder.is_dir():
+                arguments += ["--ro-bind", str(folder), str(inside / folder.name)]
+    arguments += ["--ro-bind", _python(), _python_inside()]
+    # Of installed packages only those named.
     emptied = [
-        str(folder)
-        for root in {base / "lib", Path("/usr/lib")}
+        str(seen / folder.relative_to(root))
+        for root, seen in {base / "lib": inside / "lib", Path("/usr/lib"): Path("/usr/lib")}.items()
         for pattern in ("python3*/site-packages", "python3*/dist-packages")
         for folder in root.glob(pattern)
     ]
     for folder in emptied:
         arguments += ["--tmpfs", folder]
     for path in packages:
-        # Not at their own place: that may lie below /tmp, which every submission gets anew.
         arguments += ["--ro-bind", str(path), f"/packages/{path.name}"]
     for name in _OURS:
         arguments += ["--ro-bind", str(_PACKAGE / name), f"/sandbox/autograder/{name}"]
     for device in ("null", "zero", "random", "urandom"):
         arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    arguments += ["--dir", "/dev/shm", "--proc", "/proc", "--perms", "1777", "--size", str(64 << 20), "--tmpfs", "/tmp"]
+    arguments += [
+        "--dir",
+        "/dev/shm",
+        "--proc",
+        "/proc",
+        "--perms",
+        "1777",
+        "--size",
+        str(64 << 20),
+        "--tmpfs",
+        "/tmp",
+    ]
     for folder in (*emptied, "/"):
         arguments += ["--remount-ro", folder]
     # bwrap itself would make the folders on the way readable to their owner only.
     pairs = zip(arguments, arguments[2:], strict=False)
-    targets = [Path(target) for option, target in pairs if option in ("--ro-bind", "--ro-bind-try", "--dev-bind")]
+    targets = [
+        Path(target) for option, target in pairs if option in ("--ro-bind", "--ro-bind-try", "--dev-bind")
+    ]
     ways = sorted({str(parent) for target in targets for parent in target.parents if parent != Path("/")})
     folders = [word for way in ways for word in ("--perms", "0755", "--dir", way)]
     return [*folders, *arguments, "--chdir", "/tmp", "--"]
@@ -148,7 +177,9 @@ def _packages(names: Iterable[str]) -> list[Path]:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             owners = importlib.metadata.packages_distributions().get(name, [])
-            waiting += [owner for owner in owners if _canonical(owner) not in found and _canonical(owner) != name]
+            waiting += [
+                owner for owner in owners if _canonical(owner) not in found and _canonical(owner) != name
+            ]
             continue
         if name in found:
             continue

@@ -34,7 +34,9 @@ class Record:
 
     def display(self, data: dict[str, Any], **more: Any) -> None:
         """Keep a picture or a value that was shown."""
-        kept: dict[str, Any] = {kind: self._bounded(data[kind]) for kind in _KINDS if isinstance(data.get(kind), str)}
+        kept: dict[str, Any] = {
+            kind: self._bounded(data[kind]) for kind in _KINDS if isinstance(data.get(kind), str)
+        }
         image = data.get("image/png")
         if image is not None:
             image = base64.b64encode(image).decode() if isinstance(image, bytes) else str(image)
@@ -124,7 +126,8 @@ class Notebook(InteractiveShell):
         import matplotlib.pyplot as plt
 
         shell.run(  # first use of each part is slow: magics, displaying a value, drawing text
-            "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('x'); plt.show()\n1/0", 0
+            "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('x'); plt.show()\n1/0",
+            0,
         )
         plt.close("all")
         shell.reset(new_session=True)

@@ -97,9 +97,8 @@ def install(code: bytes) -> None:
     """Put the filter on this process and all it will ever start. There is no way back. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     filled = _Program(len(code) // 8, code)
-    if (
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))
-        or libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(filled))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) or libc.prctl(
+        _PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(filled)
     ):
         raise OSError(ctypes.get_errno(), "seccomp filter refused")
 
@@ -108,5 +107,7 @@ def machine() -> str:
     """Return the name of this machine's architecture. Raises OSError when there is no filter for it."""
     name = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
     if name not in _ARCHITECTURES:
-        raise OSError(f"no seccomp filter for the architecture {name!r}, only for {', '.join(_ARCHITECTURES)}")
+        raise OSError(
+            f"no seccomp filter for the architecture {name!r}, only for {', '.join(_ARCHITECTURES)}"
+        )
     return name

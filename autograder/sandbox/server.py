@@ -36,7 +36,6 @@ def main(control_fd: int, settings: dict[str, Any]) -> None:
     from autograder.sandbox import child as submission
     from autograder.sandbox import warm
 
-    warm.leave_out_compiler()
     child = submission.prepare(settings)
     if settings["isolated"]:
         jail.prctl(jail.PR_SET_DUMPABLE, 0)  # no process may trace this one or read its memory
@@ -58,7 +57,9 @@ def _serve(control: Channel, child: Callable[[Channel], None], settings: dict[st
         # A request to end a world that has already ended was answered when it ended.
 
 
-def _host(control: Channel, number: int, data_fd: int, child: Callable[[Channel], None], settings: dict[str, Any]) -> None:
+def _host(
+    control: Channel, number: int, data_fd: int, child: Callable[[Channel], None], settings: dict[str, Any]
+) -> None:
     """Run one world to its end and report it."""
     status_fd, status_in = os.pipe()
 
@@ -122,7 +123,9 @@ def _excess(settings: dict[str, Any]) -> str:
     if sum(_entries(name, "status", *kinds) for name in processes) <= limit:
         return ""
     exact = ("Pss_Anon", "Pss_Shmem", "SwapPss")
-    used = sum(_entries(name, "smaps_rollup", *exact) + _entries(name, "status", "VmPTE") for name in processes)
+    used = sum(
+        _entries(name, "smaps_rollup", *exact) + _entries(name, "status", "VmPTE") for name in processes
+    )
     return "memory" if used > limit else ""
 
 

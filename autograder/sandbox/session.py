@@ -205,10 +205,21 @@ class Session:
 
         Whatever happens to it, the next probe finds the student's names as the cells left them.
         """
-        if not self._channel and not self._revive():
-            return Reply("crashed", reason="the notebook cannot be run again")
-        self._probed = True
         seconds = self._limits.probe_seconds if seconds is None else seconds
+        reply = None
+        while not reply:
+            # An earlier exercise may have left this world broken; then the fault shows only now.
+            blameless = self._probed and self._channel is not None
+            if not self._channel and not self._revive():
+                return Reply("crashed", reason="the notebook cannot be run again")
+            self._probed = True
+            reply = self._try(name, request, seconds)
+            if blameless and not self._channel:
+                reply = None
+        return reply
+
+    def _try(self, name: str, request: bytes, seconds: float) -> Reply:
+        """Ask once. When the world does not follow the protocol, end it."""
         started = time.monotonic()
         try:
             return self._ask(name, request, seconds, started + seconds + _GRACE_SECONDS)
@@ -239,7 +250,9 @@ class Session:
             if status == "timeout":
                 return Reply("timeout", reason=f"no answer within {seconds:g} s")
             if status == "ended" and type(code) is int and abs(code) < 256:
-                return Reply("crashed", reason=_reason({"why": "signal" if code < 0 else "exit", "code": abs(code)}))
+                return Reply(
+                    "crashed", reason=_reason({"why": "signal" if code < 0 else "exit", "code": abs(code)})
+                )
             break
         raise Garbled("no reply to the request")
 
@@ -313,7 +326,11 @@ def _output(told: Any) -> dict[str, Any]:
     """Return one output of a notebook file, built anew from what is text in `told`. Raises as _cell_result catches."""
     kind = told["output_type"]
     if kind == "stream":
-        return {"output_type": kind, "name": "stderr" if told["name"] == "stderr" else "stdout", "text": _text(told["text"])}
+        return {
+            "output_type": kind,
+            "name": "stderr" if told["name"] == "stderr" else "stdout",
+            "text": _text(told["text"]),
+        }
     if kind == "error":
         named = {key: _text(told[key]) for key in ("ename", "evalue")}
         return {"output_type": kind, **named, "traceback": [_text(line) for line in told["traceback"]]}

@@ -1,27 +1,10 @@
-"""Makes forks of the warm server cheap: a submission costs seven of them, and they are most of its price."""
+"""Makes forks of the warm server cheap: a submission costs two, and each probe one, and they are most of its price."""
 
 import ctypes
 import gc
-import inspect
-import types
-
-import torch._compile
 
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25  # Linux 6.1
-
-
-def leave_out_compiler() -> None:
-    """Keep torch from importing its compiler.
-
-    Optimizers and tracing modes import it on first use only to be left alone by it: four seconds and 90 MB,
-    and there is no compiler in the sandbox to be left alone by. Where torch works differently this does nothing.
-    """
-    wrapper = torch._compile._disable_dynamo(lambda: None).__code__
-    for function in gc.get_objects():
-        if isinstance(function, types.FunctionType) and function.__code__ is wrapper:
-            inner = inspect.getclosurevars(function).nonlocals["fn"]
-            inner.__dynamo_disable = inner  # where the wrapper keeps its own result
 
 
 def settle() -> None:
