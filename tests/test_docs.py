@@ -132,14 +132,14 @@ def test_every_make_target_named_exists(target: str):
 )
 def test_every_autograder_command_named_has_help(name: str):
     done = subprocess.run(
-        [sys.executable, "-m", "autograder.cli", name, "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "autograder", name, "--help"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_option_that_gives_the_sandbox_up_exists():
     done = subprocess.run(
-        [sys.executable, "-m", "autograder.cli", "grade", "--help"],
+        [sys.executable, "-m", "autograder", "grade", "--help"],
         capture_output=True,
         text=True,
         timeout=120,
