@@ -227,7 +227,10 @@ def recognise(
     """
 
     def did(name: str, case: int) -> bool:
-        return agrees(yours[case], mistakes[name][case] or expected[case])
+        wrong = mistakes[name][case]
+        if wrong is None and "raised" in expected[case]:  # the mistake refuses the input too, with whatever error
+            return "raised" in yours[case]
+        return agrees(yours[case], wrong or expected[case])
 
     best, most = None, 0
     for name, outputs in mistakes.items():
