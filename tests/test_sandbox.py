@@ -17,6 +17,9 @@ from autograder import pack
 from autograder.sandbox import Limits, Reply, Sandbox, Session, Unavailable, launch, seccomp
 from autograder.sandbox.protocol import Channel, Closed, Garbled, Late
 
+# The programs are one line each, however long.
+# ruff: noqa: E501
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap needs Linux")
 
 LIMITS = Limits(cells_seconds=15, probe_seconds=4, memory_mb=600, tmpfs_mb=8, frame_mb=4)

@@ -3,6 +3,7 @@
 All of this runs beside student code, in the same process, and is believed by nobody.
 """
 
+import io
 import json
 import os
 import random
@@ -33,10 +34,10 @@ _fork, _exit, _waitpid, _kill, _pidfd_open, _poll = (
 
 
 def prepare(settings: dict[str, Any]) -> Callable[[Channel], None]:
-    """Make everything ready that does not depend on the submission, and return the function that serves one."""
+    """Make ready what does not depend on the submission, and return the function that serves one."""
     torch.set_num_threads(1)
     notebook = Notebook.prepare(settings["output_bytes"], settings["image_bytes"])
-    # First use loads what later uses need: optimizers and tracing import torch's compiler, which takes seconds.
+    # First use loads what later uses need: optimizers and tracing import torch's compiler, for seconds.
     torch.optim.AdamW([torch.ones(1, requires_grad=True)]).step()
     inputs = {"_forward": {"input": torch.ones(1, 2)}, "in_features": 2, "out_features": 2}
     cases = [
@@ -72,8 +73,15 @@ def _hide_ourselves() -> None:
     sys.path.remove("/sandbox")
 
 
+class _Nowhere(io.TextIOBase):
+    """What is printed during a probe: it could hold hidden inputs."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def _seed() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack for each GPU
     random.seed(0)
     numpy.random.seed(0)
 
@@ -109,7 +117,7 @@ def _answer(channel: Channel, namespace: dict[str, Any], settings: dict[str, Any
 
 
 def _patient_fork() -> int:
-    """Fork, waiting for init to bury processes that were killed, as long as the limit on processes is reached."""
+    """Fork; while the limit on processes is reached, wait for init to bury those that were killed."""
     for _ in range(50):
         with suppress(BlockingIOError):
             return _fork()
@@ -133,7 +141,7 @@ def _kill_others(settings: dict[str, Any]) -> None:
 def _exercise(channel: Channel, reply: dict[str, Any], answer: Any, request: bytes) -> None:
     """The exercise process: run the probes on the answer, send what came out, end."""
     try:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
+        sys.stdout = sys.stderr = _Nowhere()
         _seed()
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)

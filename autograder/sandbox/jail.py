@@ -22,10 +22,10 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def spawn(body: Callable[[], None], machine: str) -> int:
-    """Start `body` as init of new namespaces and return its process id. `body` must not return. Raises OSError.
+    """Start `body`, which must not return, as init of new namespaces; return its process id. Raises OSError.
 
-    The same as os.fork, but clone makes the namespaces with the process: the caller is then the parent of init
-    itself and sees, when it has waited for it, that the whole world is gone.
+    The same as os.fork, but clone makes the namespaces with the process: the caller is then the parent of
+    init itself and knows, when it has waited for it, that the whole world is gone.
     """
     call = ctypes.PyDLL(None, use_errno=True).syscall  # PyDLL keeps the interpreter lock, as os.fork does
     ctypes.pythonapi.PyOS_BeforeFork()

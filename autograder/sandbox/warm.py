@@ -1,4 +1,4 @@
-"""Makes forks of the warm server cheap: a submission costs two, and each probe one, and they are most of its price."""
+"""Makes forks of the warm server cheap: a submission costs two and each probe one, most of its price."""
 
 import ctypes
 import gc
