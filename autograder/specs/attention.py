@@ -17,6 +17,7 @@ from autograder.probes import (
     module_manners,
     module_start,
     module_value,
+    observe,
 )
 from autograder.reference.attention import (
     MultiHeadSelfAttention,
@@ -158,6 +159,12 @@ HEAD_NAMES = (
     "num_heads", "heads", "head", "n_heads", "n_head", "nhead", "h", "dim", "dims", "d", "dimension", "dimensions",
     "embed_dim", "embedding", "embedding_dim", "d_model", "width", "channels", "features", "x", "size", "hidden",
 )  # fmt: skip
+
+
+def start(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
+    """The parameters of a new module. It also runs once, so that the trace of forbidden functions sees its forward."""
+    observe(module_value, answer, inputs)
+    return module_start(answer, inputs)
 
 
 def in_training(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
@@ -1027,9 +1034,9 @@ MODULE = Exercise(
         Group(
             "has the parameters of the contract, all trainable",
             1,
-            (lambda draw: {"dim": 4 * draw.integer(1, 3), "num_heads": 2}, lambda draw: {"dim": 9, "num_heads": 3}),
+            (module(2, 3, 8, 2), module(1, 2, 9, 3)),
             MSA,
-            module_start,
+            start,
             has_parameters,
         ),
         Group("computes attention with one head", 1, (module(1, 3, 4, 1), module(2, 5, 6, 1)), MSA),

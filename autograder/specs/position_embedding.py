@@ -623,7 +623,7 @@ INTERPOLATE = Exercise(
         Group(
             "works for grids that are not square",
             1,
-            (resize((2, 4), (5, 7), 3), resize((5, 3), (6, 8), 2), resize((3, 3), (3, 6), 5), resize((6, 2), (4, 9), 3)),
+            (resize((2, 4), (5, 7), 3), resize((5, 3), (6, 8), 2), resize((3, 3), (3, 6), 5), resize((2, 6), (4, 3), 3)),
             RESIZE,
         ),
         Group(
