@@ -24,7 +24,7 @@ _FAILED = 72  # exit code of a notebook process that cannot go on
 
 
 def main(control_fd: int, settings: dict[str, Any]) -> None:
-    """Serve until the control channel closes; `settings` are the limits, `isolated`, `hidden` and `machine`."""
+    """Serve until the control channel closes. `settings`: the limits, `isolated`, `hidden`, `machine`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if settings["isolated"] and os.geteuid() == 0:
         # Started by root: go on as nobody, so that no student process ever belongs to the machine's root.

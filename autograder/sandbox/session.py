@@ -218,8 +218,8 @@ class Session:
                 reply = None
         return reply
 
-    def _try(self, name: str, request: bytes, seconds: float) -> Reply:
-        """Ask once. When the world does not follow the protocol, end it."""
+    def _try(self, name: str, request: bytes, seconds: float) -> Reply | None:
+        """Ask once. When the world breaks the protocol, end it. None: the server died, so ask again."""
         started = time.monotonic()
         try:
             return self._ask(name, request, seconds, started + seconds + _GRACE_SECONDS)
@@ -230,7 +230,8 @@ class Session:
             self._drop()
             return Reply("crashed", reason="it disturbed the channel to the grader")
         except Closed:
-            return Reply("crashed", reason=_reason(self._drop(_PATIENCE_SECONDS)))
+            end = self._drop(_PATIENCE_SECONDS)
+            return None if end.get("why") == "server" else Reply("crashed", reason=_reason(end))
         finally:
             self.student_seconds += time.monotonic() - started
 
@@ -271,7 +272,7 @@ class Session:
         return False
 
     def _run_cells(self, deadline: float) -> bool:
-        """Run the cells; return whether all came to an end. If not, the world is gone and one more is deadly."""
+        """Run the cells; return whether all ended. If not, the world is gone and one more is deadly."""
         assert self._channel
         plan = [(index, source) for index, source in enumerate(self._sources) if index not in self._deadly]
         results: dict[int, CellResult] = {}
