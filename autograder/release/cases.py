@@ -3,7 +3,7 @@
 from typing import Any
 
 from autograder import pack, probes, spec
-from autograder.judge import differ
+from autograder.judge import agrees, differ
 from autograder.release.surroundings import steady
 
 PUBLIC = b"public"  # where the grader has the course's secret
@@ -24,20 +24,18 @@ def _exercise(exercise: spec.Exercise, assignment: spec.Assignment) -> dict[str,
     for case in exercise.drawn(PUBLIC, assignment.name):
         expected = outputs(exercise.reference, case)
         given = {name: outputs(answer, case) for name, answer in wrong.items()}
-        judge = case.group.judge
         cases.append(
             {
                 "group": exercise.cases.index(case.group),
                 "probe": case.probe.__name__,
                 "inputs": case.inputs,
                 "expected": expected,
-                "mistakes": {
-                    name: made for name, made in given.items() if judge(made, expected, case.inputs)
-                },
+                "mistakes": {name: made for name, made in given.items() if _differs(made, expected, case)},
             }
         )
     return {
         "points": exercise.points,
+        "forbidden": sorted(exercise.operators | {name.rpartition(".")[2] for name in exercise.forbid}),
         "groups": [
             {"title": each.title, "points": each.points, "reread": each.reread, "judge": each.judge.__name__}
             for each in exercise.cases
@@ -46,6 +44,11 @@ def _exercise(exercise: spec.Exercise, assignment: spec.Assignment) -> dict[str,
         "hints": {mistake.name: mistake.hint for mistake in exercise.mistakes},
         "picture": None if exercise.picture is None else exercise.picture.__name__,
     }
+
+
+def _differs(made: probes.Outputs, expected: probes.Outputs, case: spec.Case) -> bool:
+    """Return whether a mistake shows in a case, if only by another kind of error."""
+    return case.group.judge(made, expected, case.inputs) is not None or not agrees(made, expected)
 
 
 def outputs(answer: Any, case: spec.Case) -> probes.Outputs:

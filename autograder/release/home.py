@@ -15,7 +15,14 @@ from autograder.judge import name_of, recognise, shape
 from autograder.pack import pack, unpack
 from autograder.probes import Outputs, leaves, observe
 from autograder.release.report import FAILS, HOLDS, SKIPPED, TO_DO, Report, Row
-from autograder.release.surroundings import Unfinished, moved, needs_float64, say_what_is_missing, steady
+from autograder.release.surroundings import (
+    FunctionCalls,
+    Unfinished,
+    moved,
+    needs_float64,
+    say_what_is_missing,
+    steady,
+)
 
 LIBRARIES = str(Path(torch.__file__).parents[1])
 Tried = tuple[Outputs, str | None]
@@ -53,34 +60,30 @@ class Checks:
         name = self._known(answer, name)
         exercise = self.exercises[name]
         place = torch.device(device) if device is not None else torch.get_default_device()
-        cases, groups = exercise["cases"], exercise["groups"]
-        skipped = {case["group"] for case in cases if place.type == "mps" and needs_float64(case["inputs"])}
-        tried = [case for case in cases if case["group"] not in skipped]
+        skipped = {
+            case["group"]
+            for case in exercise["cases"]
+            if place.type == "mps" and needs_float64(case["inputs"])
+        }
+        cases = [case for case in exercise["cases"] if case["group"] not in skipped]
         with steady():
-            found = [self._try(answer, groups[case["group"]]["judge"], case, place) for case in tried]
-        failing = [number for number, (_, problem) in enumerate(found) if problem is not None]
-        failing_groups = {tried[number]["group"] for number in failing}
-        states = [
-            FAILS if g in failing_groups else SKIPPED if g in skipped else HOLDS for g in range(len(groups))
+            tried = [self._try(exercise, answer, case, place) for case in cases]
+            shortcuts = self._shortcuts(exercise, answer, cases[0])
+        wrong = {case["group"]: number for number, case in reversed([*enumerate(cases)]) if tried[number][1]}
+        rows = [
+            Row(group["title"], group["points"], FAILS if g in wrong else SKIPPED if g in skipped else HOLDS)
+            for g, group in enumerate(exercise["groups"])
         ]
-        rows = [Row(group["title"], group["points"], states[g]) for g, group in enumerate(groups)]
-        earned = 0 if states[0] == FAILS else sum(row.points for row in rows if row.state == HOLDS)
-        if not failing:
-            return Report(name, earned, exercise["points"], rows)
-
-        worst = [number for number in failing if tried[number]["group"] == tried[failing[0]]["group"]]
-        case, (yours, problem) = tried[worst[0]], found[worst[0]]
-        if case["group"] == 0 and "NotImplementedError" in yours.get("raised", {}).get("bases", ()):
-            unsolved = f"{name} is not written yet. Write it in the cell above, run that cell, then this one."
+        to_do = self._to_do(name, tried[0][0], shortcuts)
+        if to_do:
             rows = [Row(row.title, row.points, TO_DO) for row in rows]
-            return Report(name, 0, exercise["points"], rows, [("To do", unsolved)])
-        details = [("Found", str(problem)), ("Called as", _call(name, case["inputs"]))]
-        if "raised" in yours and "raised" not in case["expected"]:
-            details.append(("Error", self._error(answer, case, place)))
-        hint = self._hint(exercise, tried, [outputs for outputs, _ in found], worst)
-        details += [("Hint", hint)] if hint else []
-        details.append(("Read again", groups[case["group"]]["reread"]))
-        picture = self._picture(exercise["picture"], case, yours)
+            return Report(name, 0, exercise["points"], rows, [("To do", to_do)])
+        earned = 0 if 0 in wrong else sum(row.points for row in rows if row.state == HOLDS)
+        if not wrong:
+            return Report(name, earned, exercise["points"], rows)
+        number = wrong[min(wrong)]
+        details = self._details(name, answer, cases, tried, number, place)
+        picture = self._picture(exercise["picture"], cases[number], tried[number][0])
         return Report(name, earned, exercise["points"], rows, details, picture)
 
     def _known(self, answer: Any, name: str | None) -> str:
@@ -92,20 +95,53 @@ class Checks:
             raise ValueError(f'name {wanted!r} is not one of {known}; say which it is: check(answer, "name")')
         return wanted
 
-    def _try(self, answer: Any, judge: str, case: dict[str, Any], place: torch.device) -> Tried:
+    def _try(self, exercise: Any, answer: Any, case: dict[str, Any], place: torch.device) -> Tried:
         """Return the outputs for one case and what is wrong with them, or None."""
+        probe = self._functions[case["probe"]]
+        judge = self._functions[exercise["groups"][case["group"]]["judge"]]
         with place:
-            outputs = observe(self._functions[case["probe"]], answer, moved(case["inputs"], place))
+            outputs = observe(probe, answer, moved(case["inputs"], place))
         if outputs.get("raised", {}).get("type") == "KeyboardInterrupt":
             raise KeyboardInterrupt
         with torch.device("cpu"):
             yours = unpack(pack(outputs))
-            problem = self._functions[judge](yours, case["expected"], case["inputs"])
+            problem = judge(yours, case["expected"], case["inputs"])
         here = (place.type, "meta")
         strays = [name for name, leaf in leaves(outputs).items() if leaf.device.type not in here]
         if problem is None and strays:
             problem = f"{strays[0]}: on the CPU, the inputs are on {place}"
         return yours, problem
+
+    def _shortcuts(self, exercise: Any, answer: Any, case: dict[str, Any]) -> list[str]:
+        """Return the functions that an answer calls though the exercise is about writing them."""
+        if not exercise["forbidden"]:
+            return []
+        with FunctionCalls() as calls:
+            observe(self._functions[case["probe"]], answer, case["inputs"])
+        return sorted(calls.names & set(exercise["forbidden"]))
+
+    @staticmethod
+    def _to_do(name: str, first: Outputs, shortcuts: list[str]) -> str | None:
+        """Return what has to be done before any behaviour counts, or None."""
+        if "NotImplementedError" in first.get("raised", {}).get("bases", ()):
+            return f"{name} is not written yet. Write it in the cell above, run that cell, then this one."
+        return f"Your answer calls `{shortcuts[0]}`: write that yourself." if shortcuts else None
+
+    def _details(
+        self, name: str, answer: Any, cases: list[Any], tried: list[Tried], number: int, place: torch.device
+    ) -> list[tuple[str, str]]:
+        """Return what to tell about the first behaviour that does not hold, seen in case `number`."""
+        exercise, case, (yours, problem) = self.exercises[name], cases[number], tried[number]
+        details = [("Found", str(problem)), ("Called as", _call(name, case["inputs"]))]
+        if "raised" in yours and "raised" not in case["expected"]:
+            details.append(("Error", self._error(answer, case, place)))
+        group = [each for each, other in enumerate(cases) if other["group"] == case["group"]]
+        done = {each: [other["mistakes"].get(each) for other in cases] for each in exercise["hints"]}
+        expected = [other["expected"] for other in cases]
+        mistake = recognise([outputs for outputs, _ in tried], expected, group, done)
+        if mistake is not None:
+            details.append(("Hint", exercise["hints"][mistake]))
+        return [*details, ("Read again in the book", exercise["groups"][case["group"]]["reread"])]
 
     def _error(self, answer: Any, case: dict[str, Any], place: torch.device) -> str:
         """Return the student's own error message, with the line of the student's code that raised it."""
@@ -120,13 +156,6 @@ class Checks:
             ]
             return f"{text} (line {theirs[-1].lineno} of its cell: `{theirs[-1].line}`)" if theirs else text
         return "it does not come back when run again: does the answer keep something between calls?"
-
-    @staticmethod
-    def _hint(exercise: dict[str, Any], tried: list[Any], yours: list[Outputs], failing: list[int]) -> Any:
-        """Return the hint of the known mistake that the outputs show, or None."""
-        done = {name: [case["mistakes"].get(name) for case in tried] for name in exercise["hints"]}
-        name = recognise(yours, [case["expected"] for case in tried], failing, done)
-        return None if name is None else exercise["hints"][name]
 
     def _picture(self, picture: str | None, case: dict[str, Any], yours: Outputs) -> Any:
         if picture is None or "raised" in yours or "raised" in case["expected"]:

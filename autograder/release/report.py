@@ -9,8 +9,11 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
-HOLDS, FAILS, SKIPPED, TO_DO = "holds", "does not hold", "not checked on this device", "not checked yet"
+HOLDS, FAILS, TO_DO = "holds", "does not hold", "not checked yet"
+SKIPPED = "not checked here: MPS has no float64"
 SIGNS = {HOLDS: "✓", FAILS: "✗", SKIPPED: "–", TO_DO: "○"}
+# Readable on white and on near-black; the sign alone says the same.
+COLOURS = {HOLDS: "#1a8a3c", FAILS: "#d73a3a", SKIPPED: "inherit", TO_DO: "inherit"}
 TABLE = "border-collapse:collapse;max-width:60em;margin:.5em 0"
 CAPTION = "caption-side:top;text-align:left;color:inherit;font-size:1.1em"
 CELL = "text-align:left;vertical-align:top;padding:.35em .8em;border-top:1px solid rgba(128,128,128,.4)"
@@ -64,23 +67,31 @@ class Report:
         details = [_wrapped(f"{label}: {text}") for label, text in self.details]
         lines = [self.headline, *([] if self._explained else details), "  Your answer ..."]
         for row in self.rows:
-            lines.append(f"  {SIGNS[row.state]} {row.title} ({points(row.points)})")
+            note = f", {row.state}" if row.state == SKIPPED else ""
+            lines.append(f"  {SIGNS[row.state]} {row.title} ({points(row.points)}{note})")
             lines += details if row is self._explained else []
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         told = "".join(f"<p><i>{html.escape(label)}:</i> {_marked(text)}</p>" for label, text in self.details)
-        sign = SIGNS[HOLDS] if self.passed else SIGNS[FAILS] if self._explained else SIGNS[TO_DO]
-        head = f"{sign} <b>{html.escape(self.headline)}</b>{'' if self._explained else told}"
+        outcome = HOLDS if self.passed else FAILS if self._explained else TO_DO
+        head = f"{_sign(outcome)} <b>{html.escape(self.headline)}</b>{'' if self._explained else told}"
         titles = ("", "Your answer …", "Points")
         rows = "<tr>" + "".join(f'<th scope="col" style="{CELL}">{title}</th>' for title in titles) + "</tr>"
         for row in self.rows:
-            mark = f'<span role="img" aria-label="{row.state}" title="{row.state}">{SIGNS[row.state]}</span>'
-            title = html.escape(row.title)
+            title = html.escape(row.title) + (f" <i>({row.state})</i>" if row.state == SKIPPED else "")
             what = f"<b>{title}</b>{told}" if row is self._explained else title
-            cells = (f'<td style="{CELL}">{cell}</td>' for cell in (mark, what, f"{row.points:g}"))
+            cells = (
+                f'<td style="{CELL}">{each}</td>' for each in (_sign(row.state), what, f"{row.points:g}")
+            )
             rows += f"<tr>{''.join(cells)}</tr>"
         return f'<table style="{TABLE}"><caption style="{CAPTION}">{head}</caption>{rows}</table>'
+
+
+def _sign(state: str) -> str:
+    """Return the sign of a state as HTML, with words for screen readers."""
+    colour = f"color:{COLOURS[state]};font-weight:bold"
+    return f'<span role="img" aria-label="{state}" title="{state}" style="{colour}">{SIGNS[state]}</span>'
 
 
 def _marked(text: str) -> str:

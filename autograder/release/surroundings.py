@@ -41,6 +41,18 @@ def moved(inputs: dict[str, Any], place: torch.device) -> dict[str, Any]:
     return mapped(lambda tensor: tensor.to(place), inputs)
 
 
+class FunctionCalls(torch.overrides.TorchFunctionMode):
+    """Records the names of the torch functions that are called, for example {"softmax", "matmul"}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(getattr(function, "__name__", function)))
+        return function(*args, **(kwargs or {}))
+
+
 class Unfinished(AssertionError):
     """An outcome in one line; a notebook shows that line and no traceback."""
 
