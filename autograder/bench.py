@@ -117,7 +117,7 @@ def stopwatch(spent: dict[str, float], places: dict[str, tuple[Any, str]]) -> It
 
 def profile(course: Course) -> None:
     """Grade the class once more in this process and print where the time goes."""
-    from autograder.grading import autograded, bulk, gradebook, store, verdicts
+    from autograder.grading import autograded, bulk, gradebook, judging, store
     from autograder.sandbox import Sandbox, Session
 
     spent: dict[str, float] = defaultdict(float)
@@ -126,7 +126,7 @@ def profile(course: Course) -> None:
         "read a submission": (bulk, "find"),
         "fork and run the cells": (Sandbox, "open"),
         "run the probes": (Session, "probe"),
-        "judge the answers": (verdicts, "judged"),
+        "judge the answers": (judging, "judged"),
         "end the processes": (Session, "__exit__"),
         "make the autograded notebook": (autograded, "notebook"),
         "store the verdict": (store.Store, "save"),

@@ -48,14 +48,22 @@ def test_help_names_the_command_and_its_exit_codes(command: str, capsys: pytest.
     assert "exit codes:" in text
 
 
-def test_check_prints_one_line_of_json_a_file_in_order(one_sandbox: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_one_line_of_json_a_file_in_order(
+    one_sandbox: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("b.py").write_text("def num_patches(height, width, patch_size):\n    return 0\n")
     Path("a.ipynb").write_text("{broken")
-    code, out, _ = run(capsys, "check", "patches", "b.py", "a.ipynb", "c.txt", "b.py", "--json")
+    code, out, _ = run(
+        capsys, "check", "patches", "b.py", "a.ipynb", "c.txt", "b.py", "--json", "--workers", "1"
+    )
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == cli.DONE
     assert [line["file"] for line in lines] == ["b.py", "a.ipynb", "c.txt", "b.py"]
-    assert {key: lines[0][key] for key in ("assignment", "score", "max_score")} == {"assignment": "patches", "score": 0, "max_score": 21}
+    assert {key: lines[0][key] for key in ("assignment", "score", "max_score")} == {
+        "assignment": "patches",
+        "score": 0,
+        "max_score": 21,
+    }
     assert {name: result["status"] for name, result in lines[0]["exercises"].items()} == {
         "num_patches": "failed",
         "patchify": "missing",
@@ -80,7 +88,9 @@ def test_no_sandbox_is_loud(one_sandbox: None, capsys: pytest.CaptureFixture[str
     assert "student code runs with YOUR rights on THIS machine" in err
 
 
-def test_without_isolation_nothing_is_graded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_isolation_nothing_is_graded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(**options: Any) -> None:
         raise sandbox.Unavailable("no user namespaces; fix: sysctl kernel.unprivileged_userns_clone=1")
 
@@ -92,7 +102,10 @@ def test_without_isolation_nothing_is_graded(monkeypatch: pytest.MonkeyPatch, ca
 
 
 MISUSE = {
-    "unknown assignment": (["check", "nonsense", "x.py"], "no assignment is called 'nonsense'; there are: patches"),
+    "unknown assignment": (
+        ["check", "nonsense", "x.py"],
+        "no assignment is called 'nonsense'; there are: patches",
+    ),
     "no course folder": (["grade", "patches", "--course", "nowhere"], "there is no folder nowhere"),
     "not released": (["grade", "patches"], "first run: autograder release patches"),
     "no source": (["release", "patches"], "nbgrader_config.py"),
@@ -101,7 +114,9 @@ MISUSE = {
 
 
 @pytest.mark.parametrize(("arguments", "words"), MISUSE.values(), ids=MISUSE.keys())
-def test_what_cannot_start_is_said_in_a_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_start_is_said_in_a_sentence(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (cli.CANNOT_START, "")
     assert words in err
@@ -134,7 +149,9 @@ def test_a_fault_of_the_autograder_names_the_way_to_its_traceback(
 
 
 def test_the_module_is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "autograder", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "autograder", "--help"], capture_output=True, text=True, check=True
+    )
     assert all(command in done.stdout for command in COMMANDS)
 
 
@@ -178,12 +195,26 @@ def graded() -> None:
     report.keep(Path(".autograder"), "patches", verdicts, verdicts)
 
 
-def test_the_report_counts_scores_statuses_and_mistakes(graded: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_counts_scores_statuses_and_mistakes(
+    graded: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, _ = run(capsys, "report", "patches")
     assert code == cli.DONE
     assert "2 of 3 flattened channel first (patchify)" in out.splitlines()[0]
     assert "3 students · mean 10.3 · median 10 · of 21 points" in out
-    assert [line.split()[-1] for line in out.splitlines() if " %  " in line] == ["1", "0", "0", "0", "1", "0", "0", "0", "0", "0", "1"]
+    assert [line.split()[-1] for line in out.splitlines() if " %  " in line] == [
+        "1",
+        "0",
+        "0",
+        "0",
+        "1",
+        "0",
+        "0",
+        "0",
+        "0",
+        "0",
+        "1",
+    ]
     assert "1 of 3  left the channels last  (unpatchify)" in out
 
 
@@ -191,7 +222,11 @@ def test_the_report_is_written_to_files(graded: None, capsys: pytest.CaptureFixt
     code, _, _ = run(capsys, "report", "patches", "--json", "r.json", "--csv", "r.csv", "--html", "r.html")
     assert code == cli.DONE
     content = json.loads(Path("r.json").read_text())
-    assert content["mistakes"][0] == {"count": 2, "exercise": "patchify", "mistake": "flattened channel first"}
+    assert content["mistakes"][0] == {
+        "count": 2,
+        "exercise": "patchify",
+        "mistake": "flattened channel first",
+    }
     assert content["statuses"]["patchify"] == {"passed": 3}
     assert Path("r.csv").read_text().splitlines()[1] == "<b>,patches,num_patches,0,21,partial,"
     page = Path("r.html").read_text()

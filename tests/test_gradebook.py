@@ -1,6 +1,7 @@
 """A class graded into nbgrader's gradebook and autograded/, and what nbgrader's own commands make of it."""
 
 import base64
+import contextlib
 import copy
 import csv
 import datetime
@@ -8,8 +9,11 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -133,13 +137,13 @@ def test_scores_arrive_in_the_gradebook(course: Class) -> None:
     assert outcome.failures == {}
     assert {student: verdict.score for student, verdict in outcome.verdicts.items()} == {
         "ada": 21,
-        "bob": 14,
+        "bob": 16,
         "eve": 0,
     }
-    assert [course.score(student) for student in ("ada", "bob", "eve")] == [21, 14, 0]
+    assert [course.score(student) for student in ("ada", "bob", "eve")] == [21, 16, 0]
     with course.gradebook() as book:
         assert not any(s.needs_manual_grade for s in book.assignment_submissions("patches"))
-        assert book.find_grade("check-patchify", "patches", "patches", "bob").auto_score == 0
+        assert book.find_grade("check-patchify", "patches", "patches", "bob").auto_score == 2
 
 
 def test_nbgrader_reads_the_same_points_from_the_autograded_notebook(course: Class) -> None:
@@ -149,7 +153,7 @@ def test_nbgrader_reads_the_same_points_from_the_autograded_notebook(course: Cla
     points = {name: determine_grade(cell) for name, cell in cells.items()}
     assert points == {
         "check-num_patches": (3, 3),
-        "check-patchify": (0, 7),
+        "check-patchify": (2, 7),
         "check-unpatchify": (6, 6),
         "check-projection_to_conv": (5, 5),
     }
@@ -244,7 +248,7 @@ c.AssignLatePenalties.plugin_class = OnePointAnHour
     [
         ("2026-11-20 12:00:00 UTC", None, None),
         ("2026-11-20 15:00:00 UTC", None, 3),
-        ("2026-11-20 17:00:00 +0200", None, 3),
+        ("2026-11-20T17:00:00+02:00", None, 3),
         ("2026-11-20 15:00:00 UTC", datetime.timedelta(hours=2), 1),
         ("2026-12-20 12:00:00 UTC", None, 21),
         ("soon", None, None),
@@ -269,7 +273,8 @@ def test_late_penalties_come_from_nbgraders_plugin(
         book.update_or_create_assignment("patches", duedate=datetime.datetime(2026, 11, 20, 12))
         if extension:
             book.add_student("ada")
-            book.add_submission("patches", "ada", extension=extension)
+            book.add_submission("patches", "ada").extension = extension
+            book.db.commit()
     course.hand_in("ada", when=when)
     course.grade()
     with course.gradebook() as book:
@@ -309,7 +314,7 @@ def test_points_that_differ_from_the_gradebooks_are_refused(course: Class) -> No
     first = PATCHES.exercises[0]
     groups = (replace(first.cases[0], points=2), *first.cases[1:])
     changed = replace(PATCHES, exercises=(replace(first, points=4, cases=groups), *PATCHES.exercises[1:]))
-    with pytest.raises(NotReleased, match="3.0 points for num_patches, the specification 4"):
+    with pytest.raises(NotReleased, match=r"3\.0 points for num_patches, the specification 4"):
         bulk.grade(Course(course.root), changed, lambda: nullcontext(course._sandbox), 1)
 
 
@@ -368,7 +373,7 @@ EVIL = {
     },
     "printed HTML": {
         "cell_type": "code",
-        "source": "from IPython.display import HTML\nHTML('<b onclick=evil()>hi</b><scr' + 'ipt>evil()</scr' + 'ipt>')",
+        "source": "from IPython.display import HTML\nHTML('<b onclick=evil()>hi</b><scr' + 'ipt>evil()')",
     },
     "a script": {
         "cell_type": "code",
@@ -376,7 +381,8 @@ EVIL = {
     },
     "an SVG": {
         "cell_type": "code",
-        "source": "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\" onload=\"ev' + 'il()\"/>')",
+        "source": "from IPython.display import SVG\n"
+        "SVG('<svg xmlns=\"http://www.w3.org/2000/svg\" onload=\"evil()\"/>')",
     },
     "printed markdown": {
         "cell_type": "code",
@@ -388,9 +394,7 @@ EVIL = {
 
 
 @pytest.fixture(scope="module")
-def evil_page(
-    released: Path, tmp_path_factory: pytest.TempPathFactory, warm_sandbox: Sandbox
-) -> Iterator[str]:
+def evil_page(released: Path, tmp_path_factory: pytest.TempPathFactory, warm_sandbox: Sandbox) -> str:
     """The feedback page on a notebook that tries everything at once."""
     root = tmp_path_factory.mktemp("evil") / "course"
     shutil.copytree(released, root)
@@ -406,7 +410,7 @@ def evil_page(
     course.grade()
     pages, problem = feedback.generate(Course(root), "patches")
     assert problem is None
-    yield pages[0].read_text()
+    return pages[0].read_text()
 
 
 def parts_of(page: str) -> list[tuple[str, dict[str, str | None]]]:
@@ -440,14 +444,18 @@ def test_a_picture_in_an_answer_stays(evil_page: str) -> None:
     ]
 
 
+def test_plain_formatting_of_the_released_text_stays(evil_page: str) -> None:
+    assert "<summary>" in evil_page
+
+
 def test_feedback_shows_points_and_reason(course: Class) -> None:
     course.hand_in("bob", patchify=MISTAKE.code)
     course.grade()
     pages, problem = feedback.generate(Course(course.root), "patches")
     assert problem is None
     text = pages[0].read_text()
-    assert "(Score: 14.0 / 21.0)" in text
-    assert "patchify: 0 of 7 points (failed)" in text
+    assert "(Score: 16.0 / 21.0)" in text
+    assert "patchify: 2 of 7 points (partial)" in text
 
 
 def test_feedback_is_written_for_what_could_not_be_read(course: Class) -> None:
@@ -471,4 +479,60 @@ def test_nbgraders_own_export_gives_the_scores(course: Class) -> None:
         env={**os.environ, "HOME": str(course.root)},
     )
     rows = list(csv.DictReader((course.root / "grades.csv").open()))
-    assert {row["student_id"]: row["score"] for row in rows} == {"ada": "21.0", "bob": "14.0"}
+    assert {row["student_id"]: row["score"] for row in rows} == {"ada": "21.0", "bob": "16.0"}
+
+
+# Formgrader
+
+
+@pytest.fixture(scope="module")
+def formgrader(
+    released: Path, tmp_path_factory: pytest.TempPathFactory, warm_sandbox: Sandbox
+) -> Iterator[str]:
+    """The address of the page on which a person grades the notebook that tries everything at once."""
+    root = tmp_path_factory.mktemp("formgrader") / "course"
+    shutil.copytree(released, root)
+    course = Class(root, warm_sandbox)
+    evil = [{"metadata": {}, **cell} for cell in EVIL.values()]
+    course.hand_in("eve", lambda notebook: notebook["cells"].extend(evil), patchify=MISTAKE.code)
+    course.grade()
+    with course.gradebook() as book:
+        submission = book.find_submission_notebook("patches", "patches", "eve").id
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    extensions = "{'nbgrader.server_extensions.formgrader': True}"
+    command = [sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", f"--port={port}"]
+    command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={root}"]
+    command += [f"--ServerApp.jpserver_extensions={extensions}"]
+    home = {**os.environ, "HOME": str(root)}
+    with subprocess.Popen(
+        command, cwd=root, env=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        address = f"http://127.0.0.1:{port}/formgrader/submissions/{submission}/"
+        try:
+            for _ in range(120):
+                with contextlib.suppress(OSError), urllib.request.urlopen(address):
+                    break
+                time.sleep(0.5)
+            yield address
+        finally:
+            server.terminate()
+
+
+@pytest.mark.browser
+def test_formgrader_shows_the_result_and_runs_no_script_of_the_student(
+    formgrader: str, tmp_path: Path
+) -> None:
+    chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+    shown = subprocess.run(
+        [*chromium, "--virtual-time-budget=8000", "--dump-dom", formgrader],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    assert "patchify: 2 of 7 points (partial)" in shown
+    assert 'class="score" id="' in shown or "extra-credit" in shown
+    parts = parts_of(shown)
+    links = [str(value) for _, names in parts for name, value in names.items() if name in ("href", "src")]
+    assert not [link for link in links if "script:" in link.lower()]
+    assert not [names for _, names in parts if "evil" in str([n for n in names if n.startswith("on")])]
+    assert not [script for script in shown.split("<script")[1:] if "evil" in script.split("</script>")[0]]

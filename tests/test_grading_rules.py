@@ -43,7 +43,8 @@ HIDDEN = {
         "def answer(x, d): return f(x, d)",
     ),
     "two calls away": (
-        "import torch\ndef f(x): return torch.softmax(x, 0)\ndef g(x): return f(x)\ndef answer(x, d): return g(x)",
+        "import torch\ndef f(x): return torch.softmax(x, 0)\ndef g(x): return f(x)",
+        "def answer(x, d): return g(x)",
     ),
     "in a method of a class": (
         "import torch\nclass Tool:\n    def run(self, x): return torch.softmax(x, -1)",
@@ -90,10 +91,12 @@ HIDDEN = {
         "if False:\n    def answer(x, d): return x",
     ),
     "set as a global by a function": (
-        "import torch\ndef setup():\n    global s\n    s = torch.softmax\nsetup()\ndef answer(x, d): return s(x, d)",
+        "import torch\ndef setup():\n    global s\n    s = torch.softmax\nsetup()",
+        "def answer(x, d): return s(x, d)",
     ),
     "while a comprehension uses the name": (
-        "from torch import softmax\ndef answer(x, d):\n    [softmax for softmax in ()]\n    return softmax(x, d)",
+        "from torch import softmax",
+        "def answer(x, d):\n    [softmax for softmax in ()]\n    return softmax(x)",
     ),
 }
 

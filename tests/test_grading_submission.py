@@ -1,4 +1,4 @@
-"""Reading what a student handed in: every way it can be wrong ends in words, and costs nobody else anything."""
+"""Reading what a student handed in: every way it can be wrong ends in words."""
 
 import json
 import os

@@ -67,27 +67,36 @@ def test_a_known_mistake_is_named_with_its_hint(exercise: str, grader: Grader, w
     assert mistake.hint in result.message
 
 
+PATCHIFY = "def patchify(images, patch_size):\n    "
 BEHAVIOUR = {
     "not defined": ("", "missing", "There is no patchify in what was handed in."),
-    "not written": ("def patchify(images, patch_size):\n    raise NotImplementedError", "missing", "not written yet"),
-    "raises": ("def patchify(images, patch_size):\n    return images.nowhere", "error", "AttributeError"),
-    "wrong": ("def patchify(images, patch_size):\n    return images", "failed", "shape"),
-    "returns nothing": ("def patchify(images, patch_size):\n    pass", "failed", "missing (None)"),
-    "loops": ("def patchify(images, patch_size):\n    while True: pass", "timeout", "did not finish in 1.5 seconds"),
-    "exits": ("import os\ndef patchify(images, patch_size):\n    os._exit(0)", "crashed", "ended the Python process"),
+    "not written": (PATCHIFY + "raise NotImplementedError", "missing", "not written yet"),
+    "raises": (PATCHIFY + "return images.nowhere", "error", "AttributeError"),
+    "wrong": (PATCHIFY + "return images", "failed", "shape"),
+    "returns nothing": (PATCHIFY + "pass", "failed", "missing (None)"),
+    "loops": (PATCHIFY + "while True: pass", "timeout", "did not finish in 1.5 seconds"),
+    "exits": ("import os\n" + PATCHIFY + "os._exit(0)", "crashed", "ended the Python process"),
     "is no function": ("patchify = 3", "error", "TypeError"),
-    "syntax error": ("def patchify(images, patch_size)\n    return images", "error", "SyntaxError"),
-    "cell fails": ("def patchify(images, patch_size: nowhere):\n    return images", "error", "name 'nowhere' is not defined"),
-    "package is not there": ("import seaborn\ndef patchify(images, patch_size): pass", "error", "These packages can be used: "),
-    "package is not allowed": ("import timm\ndef patchify(images, patch_size): return timm", "forbidden", "`timm` (code cell 3, line 2:"),
-    "shortcut": ("def patchify(images, patch_size): return images.unfold(2, 2, 2)", "forbidden", "line 1"),
+    "syntax error": (PATCHIFY + "return (", "error", "SyntaxError"),
+    "cell fails": ("@nowhere\n" + PATCHIFY + "pass", "error", "name 'nowhere' is not defined"),
+    "package is not there": ("import seaborn\n" + PATCHIFY + "pass", "error", "These packages can be used: "),
+    "package is not allowed": (
+        "import timm\n" + PATCHIFY + "return timm",
+        "forbidden",
+        "uses the package `timm` (code cell 3, line 3:",
+    ),
+    "shortcut": (PATCHIFY + "return images.unfold(2, 2, 2)", "forbidden", "line 2"),
     "hidden shortcut": (
-        "def patchify(images, patch_size): return getattr(images, chr(117) + 'nfold')(2, 2, 2)",
+        PATCHIFY + "return getattr(images, chr(117) + 'nfold')(2, 2, 2)",
         "forbidden",
         "patchify ran `unfold`",
     ),
-    "definition out of sight": (f"get_ipython().run_cell({RIGHT['patchify']!r})", "forbidden", "cannot be seen"),
-}  # fmt: skip
+    "definition out of sight": (
+        f"get_ipython().run_cell({RIGHT['patchify']!r})",
+        "forbidden",
+        "How yours came about cannot be seen",
+    ),
+}
 
 
 @pytest.mark.parametrize(("code", "status", "words"), BEHAVIOUR.values(), ids=BEHAVIOUR.keys())

@@ -156,7 +156,7 @@ def _shown(exercise: str, result: Result) -> list[Json]:
     marked = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(message))
     data = {
         "text/plain": f"{head}\n{message}",
-        "text/html": f"<p><strong>{html.escape(head)}</strong></p>\n<p>{marked}</p>",
+        "text/html": f"<strong>{html.escape(head)}.</strong> {marked}",
     }
     number = {"text/plain": f"{float(result.points)}"}
     return [

@@ -6,6 +6,7 @@ What a person entered stays: manual points, extra credit, comments, extensions.
 import contextlib
 import datetime
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from typing import Any
 
 from nbgrader import api
 from nbgrader.preprocessors import AssignLatePenalties
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, make_url, select, update
 
 from autograder.grading.course import Course
 
 BATCH = 200  # submissions to a transaction
 
 
-class NotReleased(Exception):
+class NotReleased(ValueError):
     """The gradebook does not know the assignment as the specification describes it."""
 
 
@@ -65,6 +66,7 @@ class Gradebook:
 
     def __init__(self, course: Course, assignment: str) -> None:
         directory = course.directory
+        _must_exist(directory.db_url, assignment)
         self._nbgrader = api.Gradebook(directory.db_url, directory.course_id or "default_course")
         self._db = self._nbgrader.db
         self._create_students = course.config.Autograde.get("create_student", True)
@@ -292,6 +294,17 @@ class Gradebook:
             self._pending.clear()
             self._changes.clear()
             self._waiting = 0
+
+
+def _must_exist(url: str, assignment: str) -> None:
+    """Refuse a database file that is not there: nbgrader would make an empty one."""
+    database = make_url(url)
+    if (
+        database.get_backend_name() == "sqlite"
+        and database.database
+        and not os.path.exists(database.database)
+    ):
+        raise NotReleased(f"there is no gradebook yet; first run: autograder release {assignment}")
 
 
 def _alike(rows: list[dict[str, Any]]) -> dict[tuple[str, ...], list[dict[str, Any]]]:

@@ -18,51 +18,19 @@ from autograder.grading.submission import Cell
 MOST_TEXT = 200_000  # characters of output kept a notebook
 MOST_IMAGES = 40
 MOST_PIXELS = 8_000_000
-TABLE_TAGS = frozenset(
-    [
-        "a",
-        "b",
-        "br",
-        "caption",
-        "code",
-        "div",
-        "dl",
-        "dt",
-        "dd",
-        "em",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "hr",
-        "i",
-        "li",
-        "ol",
-        "p",
-        "pre",
-        "s",
-        "small",
-        "span",
-        "strong",
-        "sub",
-        "sup",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "u",
-        "ul",
-    ]
-)
+TABLE_TAGS = frozenset({
+    "b", "br", "caption", "code", "dd", "div", "dl", "dt", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
+    "i", "li", "ol", "p", "pre", "s", "small", "span", "strong", "sub", "sup", "table", "tbody", "td",
+    "tfoot", "th", "thead", "tr", "u", "ul",
+})  # fmt: skip
 IMAGES = {"image/png": "PNG", "image/jpeg": "JPEG"}
 Output = dict[str, Any]
 
 _SCRIPT_LINK = re.compile(r"(?i)(java|vb|live)([\s\\]*)script([\s\\]*):")
+# what starts a tag, but for plain formatting without attributes, which the released text uses too
+_TAG = re.compile(
+    r"<(?!/?(b|br|code|details|em|i|kbd|p|strong|sub|summary|sup)>|details open>)(?=[A-Za-z/!?])"
+)
 _DATA_LINK = re.compile(r"(?i)data([\s\\]*):([\s\\]*)(text|application|image/svg)")
 
 
@@ -85,10 +53,10 @@ def markdown(cell: Cell) -> tuple[str, dict[str, dict[str, str]]]:
 
 
 def text_only(text: str) -> str:
-    """Return markdown in which every HTML tag and every link to a script is broken."""
+    """Return markdown in which every link to a script and every HTML tag is broken, but plain formatting."""
     if any(pattern.search(html.unescape(text)) for pattern in (_SCRIPT_LINK, _DATA_LINK)):
         text = _DATA_LINK.sub("data \\3", _SCRIPT_LINK.sub(r"\1script ", html.unescape(text)))
-    return re.sub(r"<(?=[A-Za-z/!?])", "< ", text)
+    return _TAG.sub("< ", text)
 
 
 def printable(text: str) -> str:
