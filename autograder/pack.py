@@ -23,6 +23,7 @@ _CODES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_HEADER_BYTES = 8_000_000  # JSON takes twenty times its length in memory
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 
@@ -85,11 +86,16 @@ def unpack(data: bytes) -> Any:
     """Return the value that `pack` wrote. Raises ValueError when `data` is not such a file."""
     try:
         length = int.from_bytes(data[:8], "little")
-        if not 0 < length <= len(data) - 8:
+        if not 0 < length <= min(len(data) - 8, _HEADER_BYTES):
             raise ValueError(f"header of {length} bytes in a file of {len(data)}")
         header = json.loads(data[8 : 8 + length])
         tree = json.loads(header.pop("__metadata__")["tree"])
         body = bytearray(data[8 + length :])
+        # Entries that share bytes would make a small file fill the memory.
+        if sum(abs(entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in header.values()) > len(
+            body
+        ):
+            raise ValueError("the entries are larger than the file")
         tensors = {name: _tensor(body, entry) for name, entry in header.items()}
         return _value(tree, tensors)
     except (
