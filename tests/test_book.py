@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -92,6 +93,27 @@ def parsed(pages: list[Path]) -> Iterator[tuple[Path, BeautifulSoup]]:
 
 def test_strict_build_makes_every_listed_page(pages: list[Path]) -> None:
     assert set(listed_pages()) <= {page.stem for page in pages}
+
+
+@every_assignment
+def test_chapter_shows_the_points_the_minutes_and_every_known_mistake(
+    assignment: spec.Assignment, pages: list[Path]
+) -> None:
+    text = BeautifulSoup((PAGES / f"{assignment.chapter}.html").read_text(), "html.parser").get_text(" ")
+    names = [mistake.name for exercise in assignment.exercises for mistake in exercise.mistakes]
+    plain = re.sub(r"[\s`’']+", " ", text)
+
+    assert f"{assignment.points:g} points, about {assignment.minutes} minutes" in plain
+    assert [name for name in names if re.sub(r"[\s`’']+", " ", name) not in plain] == []
+
+
+@every_assignment
+def test_download_holds_what_was_released(assignment: spec.Assignment, pages: list[Path]) -> None:
+    released = (ROOT / "assignments" / assignment.name).glob("[!_.]*")
+    expected = {f"{assignment.name}/{file.name}": file.read_bytes() for file in released if file.is_file()}
+    packed = next((PAGES / "_downloads").rglob(f"{assignment.name}.zip"))
+    with ZipFile(packed) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == expected
 
 
 def test_no_page_loads_anything_from_another_host(pages: list[Path]) -> None:
