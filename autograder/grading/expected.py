@@ -1,12 +1,13 @@
 """What an exercise's hidden cases should give, and what each known mistake gives; computed once a process."""
 
-import inspect
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from autograder import pack, probes
+from autograder.release.assemble import assemble
 from autograder.spec import Case, Exercise, Group, define
 
 Outputs = dict[str, Any]
@@ -63,6 +64,8 @@ def _observed(case: Case, answer: Any) -> Outputs:
 
 
 def _sources(cases: list[Case]) -> str:
-    """Return the text of the probes that a specification defines itself."""
-    own = {case.probe.__name__: case.probe for case in cases if case.probe.__module__ != probes.__name__}
-    return "\n\n".join(inspect.getsource(probe) for probe in own.values())
+    """Return the text of the probes that specifications define themselves, with what these use."""
+    places = {(case.probe.__module__, case.probe.__name__) for case in cases}
+    own = sorted(place for place in places if place[0] != probes.__name__)
+    modules = {module: sys.modules[module] for module, _ in own}
+    return assemble([probes, *modules.values()], own) if own else ""
