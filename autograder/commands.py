@@ -158,7 +158,7 @@ def feedback(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Print the class report, or write it to files."""
-    from autograder.grading import report
+    from autograder.grading import report, report_forms
     from autograder.grading.secret import own_folder
     from autograder.spec import load
 
@@ -167,7 +167,7 @@ def report(arguments: argparse.Namespace) -> int:
     if not verdicts:
         raise Stop(f"nothing has been graded yet; first run: autograder grade {assignment.name}")
     made = report.Report(assignment, verdicts)
-    forms = {"json": report.as_json, "csv": report.as_csv, "html": report.as_html}
+    forms = {"json": report_forms.as_json, "csv": report_forms.as_csv, "html": report_forms.as_html}
     wanted = {form: getattr(arguments, form) for form in forms if getattr(arguments, form)}
     for form, target in wanted.items():
         text = forms[form](made)
@@ -177,7 +177,7 @@ def report(arguments: argparse.Namespace) -> int:
             Path(target).write_text(text, encoding="utf-8")
             print(target)
     if not wanted:
-        sys.stdout.write(report.as_text(made))
+        sys.stdout.write(report_forms.as_text(made))
     return DONE
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from autograder import cli, sandbox, spec
-from autograder.grading import report
+from autograder import cli, commands, sandbox, spec
+from autograder.grading import report, report_forms
 from autograder.grading.judging import Result
 from autograder.grading.verdicts import Verdict
 
@@ -57,7 +57,7 @@ def test_check_prints_one_line_of_json_a_file_in_order(
         capsys, "check", "patches", "b.py", "a.ipynb", "c.txt", "b.py", "--json", "--workers", "1"
     )
     lines = [json.loads(line) for line in out.splitlines()]
-    assert code == cli.DONE
+    assert code == commands.DONE
     assert [line["file"] for line in lines] == ["b.py", "a.ipynb", "c.txt", "b.py"]
     assert {key: lines[0][key] for key in ("assignment", "score", "max_score")} == {
         "assignment": "patches",
@@ -76,7 +76,7 @@ def test_check_prints_one_line_of_json_a_file_in_order(
 def test_check_explains_to_people(one_sandbox: None, capsys: pytest.CaptureFixture[str]) -> None:
     Path("b.py").write_text("def num_patches(height, width, patch_size):\n    return 0\n")
     code, out, _ = run(capsys, "check", "patches", "b.py")
-    assert code == cli.DONE
+    assert code == commands.DONE
     assert "b.py: 0 of 21 points" in out
     assert "0 of 3 checks hold" in out
 
@@ -84,7 +84,7 @@ def test_check_explains_to_people(one_sandbox: None, capsys: pytest.CaptureFixtu
 def test_no_sandbox_is_loud(one_sandbox: None, capsys: pytest.CaptureFixture[str]) -> None:
     Path("b.py").write_text("x = 1")
     code, _, err = run(capsys, "check", "patches", "b.py", "--unsafe-no-sandbox")
-    assert code == cli.DONE
+    assert code == commands.DONE
     assert "student code runs with YOUR rights on THIS machine" in err
 
 
@@ -97,7 +97,7 @@ def test_without_isolation_nothing_is_graded(
     monkeypatch.setattr(sandbox, "Sandbox", refuse)
     Path("b.py").write_text("x = 1")
     code, out, err = run(capsys, "check", "patches", "b.py")
-    assert (code, out) == (cli.NO_SANDBOX, "")
+    assert (code, out) == (commands.NO_SANDBOX, "")
     assert "fix: sysctl" in err
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_start_is_said_in_a_sentence(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(capsys, *arguments)
-    assert (code, out) == (cli.CANNOT_START, "")
+    assert (code, out) == (commands.CANNOT_START, "")
     assert words in err
     assert "Traceback" not in err
 
@@ -127,14 +127,14 @@ def test_what_cannot_start_is_said_in_a_sentence(
 def test_a_wrong_number_of_workers_is_refused(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["grade", "patches", "--workers", workers])
-    assert end.value.code == cli.CANNOT_START
+    assert end.value.code == commands.CANNOT_START
     assert "is not a number of at least 1" in capsys.readouterr().err
 
 
 def test_a_broken_database_is_said_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     Path("gradebook.db").write_text("no database " * 100)
     code, _, err = run(capsys, "grade", "patches")
-    assert code == cli.CANNOT_START
+    assert code == commands.CANNOT_START
     assert "the gradebook cannot be used" in err
 
 
@@ -143,7 +143,7 @@ def test_a_fault_of_the_autograder_names_the_way_to_its_traceback(
 ) -> None:
     monkeypatch.setattr(spec, "load", lambda name: 1 // 0)
     code, _, err = run(capsys, "report", "patches")
-    assert code == cli.FAULTY
+    assert code == commands.FAULTY
     assert "ZeroDivisionError" in err
     assert "AUTOGRADER_DEBUG=1" in err
 
@@ -199,7 +199,7 @@ def test_the_report_counts_scores_statuses_and_mistakes(
     graded: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = run(capsys, "report", "patches")
-    assert code == cli.DONE
+    assert code == commands.DONE
     assert "2 of 3 flattened channel first (patchify)" in out.splitlines()[0]
     assert "3 students · mean 10.3 · median 10 · of 21 points" in out
     assert [line.split()[-1] for line in out.splitlines() if " %  " in line] == [
@@ -220,7 +220,7 @@ def test_the_report_counts_scores_statuses_and_mistakes(
 
 def test_the_report_is_written_to_files(graded: None, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, _ = run(capsys, "report", "patches", "--json", "r.json", "--csv", "r.csv", "--html", "r.html")
-    assert code == cli.DONE
+    assert code == commands.DONE
     content = json.loads(Path("r.json").read_text())
     assert content["mistakes"][0] == {
         "count": 2,
@@ -237,11 +237,11 @@ def test_the_report_is_written_to_files(graded: None, capsys: pytest.CaptureFixt
 
 def test_the_csv_report_starts_no_formula() -> None:
     made = report.Report(PATCHES, {"=1+1": outcome(3).to_json()})
-    assert report.as_csv(made).splitlines()[1].startswith("'=1+1,")
+    assert report_forms.as_csv(made).splitlines()[1].startswith("'=1+1,")
 
 
 def test_an_empty_class_has_a_report() -> None:
     made = report.Report(PATCHES, {})
-    assert "nothing has been graded yet" in report.as_text(made)
-    assert json.loads(report.as_json(made))["students"] == 0
-    assert report.as_html(made)
+    assert "nothing has been graded yet" in report_forms.as_text(made)
+    assert json.loads(report_forms.as_json(made))["students"] == 0
+    assert report_forms.as_html(made)

@@ -304,6 +304,15 @@ def test_an_unknown_student_is_a_failure_where_nbgrader_may_not_create_one(cours
     assert "no student 'eve'" in outcome.failures["eve"]
 
 
+def test_a_folder_whose_name_no_database_takes_is_a_failure_of_its_own(course: Class) -> None:
+    course.hand_in("ada")
+    course.hand_in(os.fsdecode(b"\xff\xfe"))
+    outcome = course.grade()
+    assert list(outcome.verdicts) == ["ada"]
+    assert "cannot be a student's id" in str(outcome.failures)
+    assert course.score("ada") == 21
+
+
 def test_an_unreleased_assignment_is_refused(course: Class) -> None:
     (course.root / "gradebook.db").unlink()
     with pytest.raises(NotReleased, match="autograder release patches"):
@@ -382,7 +391,7 @@ EVIL = {
     "an SVG": {
         "cell_type": "code",
         "source": "from IPython.display import SVG\n"
-        "SVG('<svg xmlns=\"http://www.w3.org/2000/svg\" onload=\"evil()\"/>')",
+        'SVG(\'<svg xmlns="http://www.w3.org/2000/svg" onload="evil()"/>\')',
     },
     "printed markdown": {
         "cell_type": "code",

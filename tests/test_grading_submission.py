@@ -85,6 +85,8 @@ DAMAGED = {
     "a JSON list": ("[]", "no cells"),
     "no cells": ("{}", "no cells"),
     "cells that are no list": ('{"cells": 3}', "no cells"),
+    "too much code": (notebook(code("x" * 1_000_001)), "the limit is 1000000"),
+    "too many cells": (notebook(*[code()] * 2001), "the limit is 2000"),
     "a number of a million digits": ('{"cells": ' + "1" * 1_000_000 + "}", "not valid JSON"),
 }
 

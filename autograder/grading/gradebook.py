@@ -176,6 +176,8 @@ class Gradebook:
     def add(self, entry: Entry) -> None:
         """Take one student's outcome; the next flush writes it. Raises ValueError for an unknown student."""
         if entry.student not in self._students:
+            if len(entry.student) > 128 or not entry.student.isprintable():
+                raise ValueError("the folder's name cannot be a student's id")
             if not self._create_students:
                 raise ValueError(
                     f"the gradebook has no student {entry.student!r}, and nbgrader's create_student is off"

@@ -54,7 +54,7 @@ def markdown(cell: Cell) -> tuple[str, dict[str, dict[str, str]]]:
 
 def text_only(text: str) -> str:
     """Return markdown in which every link to a script and every HTML tag is broken, but plain formatting."""
-    if any(pattern.search(html.unescape(text)) for pattern in (_SCRIPT_LINK, _DATA_LINK)):
+    while any(pattern.search(html.unescape(text)) for pattern in (_SCRIPT_LINK, _DATA_LINK)):
         text = _DATA_LINK.sub("data \\3", _SCRIPT_LINK.sub(r"\1script ", html.unescape(text)))
     return _TAG.sub("< ", text)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 100_000_000
+MOST_CODE = 1_000_000  # characters in all code cells; outputs do not count
+MOST_CELLS = 2_000
 SUFFIXES = (".ipynb", ".py")
 
 
@@ -57,11 +59,23 @@ def read(path: str | Path, folder: int | None = None) -> Submission:
             raise Unreadable(f"{Path(file).name} is neither a notebook (.ipynb) nor a Python file (.py)")
         data = read_bytes(path, folder)
         if file.endswith(".py"):
-            return Submission(file, data, (Cell("code", _clean(data.decode("utf-8-sig", "replace"))),))
+            return _bounded(
+                Submission(file, data, (Cell("code", _clean(data.decode("utf-8-sig", "replace"))),))
+            )
         cells, notes = _cells(data)
-        return Submission(file, data, cells, notes=notes)
+        return _bounded(Submission(file, data, cells, notes=notes))
     except Unreadable as problem:
         return Submission(file, data, problem=str(problem))
+
+
+def _bounded(submission: Submission) -> Submission:
+    """Return the submission. Raises Unreadable when there is more code in it than anybody writes."""
+    code = sum(map(len, submission.code))
+    if code > MOST_CODE:
+        raise Unreadable(f"the code has {code} characters; the limit is {MOST_CODE}")
+    if len(submission.cells) > MOST_CELLS:
+        raise Unreadable(f"the notebook has {len(submission.cells)} cells; the limit is {MOST_CELLS}")
+    return submission
 
 
 def read_bytes(path: str | Path, folder: int | None = None, most: int = MOST_BYTES) -> bytes:
