@@ -101,12 +101,12 @@ def differ(got: Any, want: Any) -> str | None:
         return _sequences_differ(got, want)
     if type(want) is float and type(got) in (int, float):
         close = abs(got - want) <= 1e-9 * max(1.0, abs(want)) or (got != got and want != want)
-        return None if close else f"off by {abs(got - want):.3g}"
+        return None if close else f"too {'large' if got > want else 'small'}"
     if type(got) is not type(want):
         return f"{describe(want)} expected, yours is {describe(got)}"
     if got == want:
         return None
-    return f"off by {abs(got - want)}" if type(want) is int else "another value expected"
+    return f"too {'large' if got > want else 'small'}" if type(want) is int else "another value expected"
 
 
 def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
@@ -133,8 +133,8 @@ def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
     wrong = error > TOLERANCE[want.dtype] * size
     if not wrong.any():
         return None
-    largest = f"largest error {float(error.max()):.2g}, values up to {size:.2g}"
-    return f"right shape, but {_share(wrong)} of the values differ ({largest})"
+    largest = f"the largest error is {float(error.max()) / size:.1g} times the largest value"
+    return f"right shape, but {_share(wrong)} of the values differ; {largest}"
 
 
 def _mixed_devices(got: dict[str, Any]) -> str | None:
@@ -228,7 +228,9 @@ def recognise(
 
     def did(name: str, case: int) -> bool:
         wrong = mistakes[name][case]
-        if wrong is None and "raised" in expected[case]:  # the mistake refuses the input too, with whatever error
+        if (
+            wrong is None and "raised" in expected[case]
+        ):  # the mistake refuses the input too, with whatever error
             return "raised" in yours[case]
         return agrees(yours[case], wrong or expected[case])
 

@@ -20,7 +20,9 @@ import torch
 from autograder import judge, probes
 from autograder.specs import ORDER
 
-ALLOWED = frozenset({"torch", "numpy", "matplotlib", "einops", "IPython", "ipywidgets", "PIL", "checks"})
+ALLOWED = frozenset(
+    {"torch", "numpy", "matplotlib", "einops", "jaxtyping", "IPython", "ipywidgets", "PIL", "checks"}
+)
 
 
 class Draw:

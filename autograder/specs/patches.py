@@ -327,7 +327,7 @@ PATCHIFY = Exercise(
         Group("works for images that are not square", 1, (pictures((2, 3), (2, 4), 3), pictures((1, 2), (5, 2), 2)), "Rows of patches"),
         Group("works for one patch, for patches of one pixel and for other numbers of channels", 1, (pictures((2, 3), (1, 1), 4), pictures((1, 5), (2, 3), 1), pictures((2, 4), (1, 3), 2)), ORDER),
         Group("lets gradients through to the images", 1, (pictures((2, 3), (2, 3), 2, torch.float64),), CONTRACT, gradients),
-        Group("keeps dtype and device, leaves its input alone and remembers nothing", 1, (pictures((2, 3), (2, 3), 2, torch.float64), pictures((2, 3), (2, 3), 2)), CONTRACT, manners),
+        Group("keeps dtype and device, leaves its input alone and remembers nothing", 1, (pictures((2, 3), (2, 3), 2, torch.float64), pictures((1, 3), (2, 3), 2)), CONTRACT, manners),
         Group(
             "refuses images that cannot be cut",
             1,
@@ -377,7 +377,7 @@ UNPATCHIFY = Exercise(
         Group("puts the channels back, for every image of a batch", 1, (flat((2, 3), (2, 2), 3), flat((3, 2), (3, 3), 2)), INVERSE),
         Group("works for images that are not square, one patch, and patches of one pixel", 1, (flat((2, 3), (2, 4), 3), flat((1, 2), (5, 2), 2), flat((2, 3), (1, 1), 4), flat((1, 5), (2, 3), 1)), INVERSE),
         Group("lets gradients through to the patches", 1, (flat((2, 3), (2, 3), 2, torch.float64),), CONTRACT, gradients),
-        Group("keeps dtype and device, leaves its input alone and remembers nothing", 1, (flat((2, 3), (2, 3), 2, torch.float64), flat((2, 3), (2, 3), 2)), CONTRACT, manners),
+        Group("keeps dtype and device, leaves its input alone and remembers nothing", 1, (flat((2, 3), (2, 3), 2, torch.float64), flat((1, 3), (2, 3), 2)), CONTRACT, manners),
         Group(
             "refuses sizes that do not fit",
             1,
