@@ -22,7 +22,8 @@ def mapped(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(mapped(change, item) for item in value)
+        items = [mapped(change, item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items  # not type(value): named tuples
     if isinstance(value, dict):
         return {key: mapped(change, item) for key, item in value.items()}
     return value
