@@ -74,7 +74,7 @@ def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, 
 
 
 def _mentions(message: str, words: Sequence[Any]) -> bool:
-    """Return whether the message has one of the words: in any case, "patch size" for patch_size, 10 in 8x10."""
+    """Return whether the message has one of the words; "Patch size" counts for patch_size, 8x10 for 10."""
     text = message.lower().replace(" ", "_")
 
     def found(word: str) -> bool:

@@ -76,8 +76,8 @@ class Exercise:
     `reference` is the right answer. `cases` go from fundamental to subtle: when the first group does not hold
     nothing is paid, since later groups build on it. `forbid` names what its definition may not call, as
     dotted names ("torch.nn.functional.softmax"; a name under torch.Tensor is also a method), and
-    `operators` the names by which torch runs it ("_softmax"). `picture` draws inputs, expected and given result
-    of a failing case at home.
+    `operators` the names by which torch runs it ("_softmax"). `picture` draws inputs, expected and given
+    result of a failing case at home.
     """
 
     name: str
