@@ -37,6 +37,9 @@ _CODES = {
 }
 
 
+_HEADER_BYTES = 8_000_000  # JSON takes twenty times its length in memory
+
+
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 
@@ -99,11 +102,16 @@ def unpack(data: bytes) -> Any:
     """Return the value that `pack` wrote. Raises ValueError when `data` is not such a file."""
     try:
         length = int.from_bytes(data[:8], "little")
-        if not 0 < length <= len(data) - 8:
+        if not 0 < length <= min(len(data) - 8, _HEADER_BYTES):
             raise ValueError(f"header of {length} bytes in a file of {len(data)}")
         header = json.loads(data[8 : 8 + length])
         tree = json.loads(header.pop("__metadata__")["tree"])
         body = bytearray(data[8 + length :])
+        # Entries that share bytes would make a small file fill the memory.
+        if sum(abs(entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in header.values()) > len(
+            body
+        ):
+            raise ValueError("the entries are larger than the file")
         tensors = {name: _tensor(body, entry) for name, entry in header.items()}
         return _value(tree, tensors)
     except (
@@ -165,7 +173,8 @@ def mapped(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(mapped(change, item) for item in value)
+        items = [mapped(change, item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items  # not type(value): named tuples
     if isinstance(value, dict):
         return {key: mapped(change, item) for key, item in value.items()}
     return value
@@ -399,7 +408,7 @@ def _refusal(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, 
 
 
 def _mentions(message: str, words: Sequence[Any]) -> bool:
-    """Return whether the message has one of the words: in any case, "patch size" for patch_size, 10 in 8x10."""
+    """Return whether the message has one of the words; "Patch size" counts for patch_size, 8x10 for 10."""
     text = message.lower().replace(" ", "_")
 
     def found(word: str) -> bool:
@@ -426,12 +435,12 @@ def differ(got: Any, want: Any) -> str | None:
         return _sequences_differ(got, want)
     if type(want) is float and type(got) in (int, float):
         close = abs(got - want) <= 1e-9 * max(1.0, abs(want)) or (got != got and want != want)
-        return None if close else f"off by {abs(got - want):.3g}"
+        return None if close else f"too {'large' if got > want else 'small'}"
     if type(got) is not type(want):
         return f"{describe(want)} expected, yours is {describe(got)}"
     if got == want:
         return None
-    return f"off by {abs(got - want)}" if type(want) is int else "another value expected"
+    return f"too {'large' if got > want else 'small'}" if type(want) is int else "another value expected"
 
 
 def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
@@ -458,8 +467,8 @@ def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
     wrong = error > TOLERANCE[want.dtype] * size
     if not wrong.any():
         return None
-    largest = f"largest error {float(error.max()):.2g}, values up to {size:.2g}"
-    return f"right shape, but {_share(wrong)} of the values differ ({largest})"
+    largest = f"the largest error is {float(error.max()) / size:.1g} times the largest value"
+    return f"right shape, but {_share(wrong)} of the values differ; {largest}"
 
 
 def _mixed_devices(got: dict[str, Any]) -> str | None:
@@ -553,7 +562,9 @@ def recognise(
 
     def did(name: str, case: int) -> bool:
         wrong = mistakes[name][case]
-        if wrong is None and "raised" in expected[case]:  # the mistake refuses the input too, with whatever error
+        if (
+            wrong is None and "raised" in expected[case]
+        ):  # the mistake refuses the input too, with whatever error
             return "raised" in yours[case]
         return agrees(yours[case], wrong or expected[case])
 
