@@ -99,7 +99,7 @@ def manners(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     after = {f"{name} after the call": leaf for name, leaf in leaves(given).items()}
     other = mapped(_others, arguments(inputs))
     second = answer(*other.values())
-    elsewhere = observe(value, answer, mapped(_to_meta, inputs))
+    elsewhere = _elsewhere(answer, arguments(inputs), {})
     return {
         "the result, arguments by position": first,
         **after,
@@ -114,6 +114,39 @@ def _others(tensor: torch.Tensor) -> torch.Tensor:
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("meta")
+
+
+def _elsewhere(answer: Callable[..., Any], given: Inputs, state: Inputs) -> Outputs:
+    """Return the result for inputs (and a module's `state`) on torch's "meta" device.
+
+    That device has shapes and no data, so any other device mixed in shows. Its first use costs torch seconds,
+    so an answer that makes all its tensors from those it was given is not run there: its device is theirs.
+    """
+    with _Origins([given, state]) as origins:
+        made = observe(lambda answer, given: {"the result": answer(*given.values())}, answer, given)
+    if "raised" in made or origins.all_known:
+        return mapped(_to_meta, made)
+    answer = answer.to("meta") if isinstance(answer, torch.nn.Module) else answer
+    given = mapped(_to_meta, given)
+    return observe(lambda answer, given: {"the result": answer(*given.values())}, answer, given)
+
+
+class _Origins(torch.overrides.TorchFunctionMode):
+    """Notes whether every tensor is made from those `given`, and none is moved."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.all_known = True
+        self._known = {id(tensor): tensor for tensor in leaves(given).values()}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        used, made = leaves([args, kwargs or {}]).values(), leaves([result]).values()
+        moved = function.__name__ in ("cpu", "cuda", "to", "type", "numpy", "tolist")
+        unknown = any(id(tensor) not in self._known for tensor in used) or (made and not used)
+        self.all_known = self.all_known and not moved and not unknown
+        self._known |= {id(tensor): tensor for tensor in made}
+        return result
 
 
 # Modules: `_state` is loaded through the state dict, `_forward` holds the arguments of forward, by position.
@@ -155,17 +188,14 @@ def module_manners(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     after = {f"{name} after the call": leaf for name, leaf in leaves(given).items()}
     state = {f"{name} after the call": leaf.clone() for name, leaf in module.state_dict().items()}
     second = module(*mapped(_others, inputs["_forward"]).values())
-    elsewhere = observe(
-        lambda module, given: {"the output": module(*given.values())},
-        module.to("meta"),
-        mapped(_to_meta, given),
-    )
+    there = dict(module.state_dict(keep_vars=True))
+    elsewhere = _elsewhere(module, mapped(torch.clone, inputs["_forward"]), there)
     return {
         "the output": first,
         **after,
         **state,
         "the output of a second call": second,
-        "the output on another device": elsewhere.get("the output", elsewhere),
+        "the output on another device": elsewhere.get("the result", elsewhere),
     }
 
 

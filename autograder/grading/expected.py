@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from autograder import pack, probes
+from autograder.judge import agrees
 from autograder.release.assemble import assemble
 from autograder.spec import Case, Exercise, Group, define
 
@@ -38,9 +39,10 @@ class Expected:
         found: dict[str, list[Outputs | None]] = {}
         for mistake in self.exercise.mistakes:
             answer = define(mistake.code, like=self.exercise.reference)
+            made = [_observed(case, answer) for case in self.cases]
             found[mistake.name] = [
-                wrong if case.group.judge(wrong := _observed(case, answer), right, case.inputs) else None
-                for case, right in zip(self.cases, self.outputs, strict=True)
+                wrong if case.group.judge(wrong, right, case.inputs) or not agrees(wrong, right) else None
+                for case, wrong, right in zip(self.cases, made, self.outputs, strict=True)
             ]
         return found
 
