@@ -156,13 +156,13 @@ def as_module(make: Callable[[Draw], Inputs], **extra: Any) -> Callable[[Draw], 
 
 def only_attention(rate: float) -> Callable[[Draw], Inputs]:
     """A block whose MLP adds nothing: what it adds in training mode shows dropout after attn.proj alone."""
-    make = as_module(block(16, 12, 24, 2, 24, off="mlp.fc2"), dropout=rate)
+    make = as_module(block(8, 12, 24, 2, 24, off="mlp.fc2"), dropout=rate)
     return lambda draw: {**make(draw), "_places": 1}
 
 
 def only_fc2_bias(rate: float) -> Callable[[Draw], Inputs]:
     """A block that adds the bias of fc2 and nothing else: this shows dropout after fc2 alone."""
-    make = as_module(block(16, 12, 24, 2, 24, off="attn.proj"), dropout=rate)
+    make = as_module(block(8, 12, 24, 2, 24, off="attn.proj"), dropout=rate)
 
     def draw_bias(draw: Draw) -> Inputs:
         inputs = make(draw)
@@ -175,7 +175,7 @@ def only_fc2_bias(rate: float) -> Callable[[Draw], Inputs]:
 
 def only_hidden(rate: float) -> Callable[[Draw], Inputs]:
     """A block whose fc2 hands the hidden values on: this shows dropout after GELU and after fc2 together."""
-    make = as_module(block(16, 12, 24, 2, 24, off="attn.proj", steep=1.0), dropout=rate)
+    make = as_module(block(8, 12, 24, 2, 24, off="attn.proj", steep=1.0), dropout=rate)
 
     def draw_hidden(draw: Draw) -> Inputs:
         inputs = make(draw)
@@ -254,11 +254,12 @@ def runs(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
 
 
 def added(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """What a block adds to its input, in evaluation and in training mode."""
+    """What a block adds to its input, in evaluation and in training mode; half as precise, which keeps files small."""
     module = built(answer, inputs)
     (z,) = inputs["_forward"].values()
     quiet = module(z.clone()) - z
-    return {"added in evaluation mode": quiet, "added in training mode": module.train()(z.clone()) - z}
+    loud = module.train()(z.clone()) - z
+    return {"added in evaluation mode": quiet.half(), "added in training mode": loud.half()}
 
 
 # Judges
@@ -539,8 +540,8 @@ ENCODER_BLOCK_MODULE = Exercise(
         Group("drops nothing in evaluation mode", 1, (as_module(block(2, 3, 8, 2, 6), dropout=0.5),), DROPOUT),
         Group("drops nothing in training mode unless told to", 1, (as_module(block(2, 3, 8, 2, 6)), as_module(block(2, 3, 8, 2, 6), dropout=0.0)), DROPOUT, module_training),
         Group("drops after attn.proj in training mode, and nowhere else in that half", 1, (only_attention(0.3), only_attention(0.6)), DROPOUT, added, drops_right),
-        Group("drops after fc2 in training mode", 1, (only_fc2_bias(0.3), only_fc2_bias(0.6)), DROPOUT, added, drops_right),
-        Group("drops after the GELU too in training mode, and nowhere else in that half", 1, (only_hidden(0.3), only_hidden(0.6)), DROPOUT, added, drops_right),
+        Group("drops after fc2 in training mode", 1, (only_fc2_bias(0.3),), DROPOUT, added, drops_right),
+        Group("drops after the GELU too in training mode, and nowhere else in that half", 1, (only_hidden(0.6),), DROPOUT, added, drops_right),
         Group("lets gradients through to its input and all parameters", 1, (as_module(block(2, 3, 8, 2, 6, steep=1e3)),), MODULE, module_gradients),
         Group("keeps dtype and device, leaves tokens and parameters alone and remembers nothing", 1, (as_module(block(2, 3, 8, 2, 6, std=1e3, dtype=F64, steep=1e5)), as_module(block(2, 3, 8, 2, 6))), CONTRACT, module_manners),
         Group(
