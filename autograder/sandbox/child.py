@@ -1,6 +1,7 @@
-"""The notebook process: runs the student's cells, then answers each probe in a process of its own.
+"""The notebook process: runs the student's cells, then has probes answered by exercise processes.
 
-All of this runs beside student code, in the same process, and is believed by nobody.
+A fork is most of the price of a probe, so an exercise process goes on to the next exercise while it is as
+good as a fresh one. All of this runs beside student code, in the same process, and is believed by nobody.
 """
 
 import io
@@ -9,7 +10,9 @@ import os
 import random
 import select
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -31,6 +34,7 @@ _fork, _exit, _waitpid, _kill, _pidfd_open, _poll = (
     os.pidfd_open,
     select.poll,
 )
+_Thread, _get_native_id = threading.Thread, threading.get_native_id
 
 
 def prepare(settings: dict[str, Any]) -> Callable[[Channel], None]:
@@ -57,9 +61,7 @@ def prepare(settings: dict[str, Any]) -> Callable[[Channel], None]:
             _run_cells(channel, notebook)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _kill_others(settings)
-            while True:
-                _answer(channel, notebook.user_ns, settings)
-                _kill_others(settings)
+            _answer(channel, notebook.user_ns, settings)
         except Closed:
             return
 
@@ -95,25 +97,51 @@ def _run_cells(channel: Channel, notebook: Notebook) -> None:
 
 
 def _answer(channel: Channel, namespace: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Answer one request. The exercise process replies itself; this one says how that process ended."""
-    header, request = channel.receive()
-    name, reply = header["probe"], {"id": header["id"]}
-    if name not in namespace:
-        channel.send({**reply, "status": "missing"})
-        return
-    process = _patient_fork()
-    if process == 0:
-        _exercise(channel, reply, namespace[name], request)
-    ended = _pidfd_open(process)
-    watch = _poll()
-    watch.register(ended, select.POLLIN)
-    late = not watch.poll(int(header["seconds"] * 1000))
-    _kill(process, signal.SIGKILL)
-    _, status = _waitpid(process, 0)
-    os.close(ended)
-    channel.send(
-        {**reply, "status": "timeout" if late else "ended", "code": os.waitstatus_to_exitcode(status)}
-    )
+    """Answer requests until the channel closes."""
+    exercise: _Exercise | None = None
+    while True:
+        header, request = channel.receive()
+        if header["probe"] not in namespace:
+            channel.send({"id": header["id"], "status": "missing"})
+            continue
+        exercise = exercise or _Exercise(channel, namespace)
+        if not exercise.ask(header, request):
+            _kill_others(settings)
+            exercise = None
+
+
+class _Exercise:
+    """An exercise process, as the notebook process sees it. It sends its answers to the grader itself."""
+
+    def __init__(self, channel: Channel, namespace: dict[str, Any]) -> None:
+        ours, theirs = socket.socketpair()
+        self._channel, self._orders = channel, Channel(ours, channel.payload_bytes)
+        self._process = _patient_fork()
+        if self._process == 0:
+            ours.close()
+            _work(channel, Channel(theirs, channel.payload_bytes), namespace)
+        theirs.close()
+        self._ended = _pidfd_open(self._process)
+
+    def ask(self, header: dict[str, Any], request: bytes) -> bool:
+        """Have one request answered; return whether the process is fit for another. If not, it is gone."""
+        watch = _poll()
+        watch.register(self._ended, select.POLLIN)
+        watch.register(self._orders.stream, select.POLLIN)
+        late, fit = False, False
+        with suppress(Closed, Garbled):
+            self._orders.send(header, request)
+            late = not watch.poll(int(header["seconds"] * 1000))
+            fit = not late and self._orders.receive()[0].get("fit") is True
+        if fit:
+            return True
+        _kill(self._process, signal.SIGKILL)
+        _, status = _waitpid(self._process, 0)
+        os.close(self._ended)
+        self._orders.close()
+        code = os.waitstatus_to_exitcode(status)
+        self._channel.send({"id": header["id"], "status": "timeout" if late else "ended", "code": code})
+        return False
 
 
 def _patient_fork() -> int:
@@ -138,17 +166,40 @@ def _kill_others(settings: dict[str, Any]) -> None:
                 _waitpid(-1, 0)  # the dead count as processes until they are waited for
 
 
-def _exercise(channel: Channel, reply: dict[str, Any], answer: Any, request: bytes) -> None:
-    """The exercise process: run the probes on the answer, send what came out, end."""
+def _work(channel: Channel, orders: Channel, namespace: dict[str, Any]) -> None:
+    """The exercise process: run the probes on the answer, send what came out, say whether to go on."""
     try:
         sys.stdout = sys.stderr = _Nowhere()
-        _seed()
-        torch.set_grad_enabled(True)
-        torch.set_default_dtype(torch.float32)
-        payload = pack.pack(probes.run(answer, pack.unpack(request)))
-        channel.send({**reply, "status": "ok"}, payload)
-        _exit(0)
+        before = _traces(namespace)
+        while True:
+            header, request = orders.receive()
+            _seed()
+            torch.set_grad_enabled(True)
+            torch.set_default_dtype(torch.float32)
+            payload = pack.pack(probes.run(namespace[header["probe"]], pack.unpack(request)))
+            channel.send({"id": header["id"], "status": "ok"}, payload)
+            after = _traces(namespace)
+            orders.send({"fit": after == (before[0] + 1, before[1])})
+            before = after
     except Garbled:
         _exit(TOO_LARGE)
     finally:
         _exit(UNREADABLE)
+
+
+def _traces(namespace: dict[str, Any]) -> tuple[int, dict[str, tuple[int, int]]]:
+    """Return what shows that an exercise left something behind.
+
+    That is the newest task's number (tasks of a PID namespace, threads included, are numbered one after the
+    other), and what each name stands for, with its length where it can grow.
+    """
+    newest: list[int] = []
+    task = _Thread(target=lambda: newest.append(_get_native_id()))
+    task.start()
+    task.join()
+    return newest[0], {name: (id(value), _size(value)) for name, value in namespace.items()}
+
+
+def _size(value: Any) -> int:
+    content = getattr(value, "__dict__", None) if callable(value) else value
+    return len(content) if isinstance(content, list | dict | set) else 0

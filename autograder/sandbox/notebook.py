@@ -117,6 +117,8 @@ class Notebook(InteractiveShell):
         config = Config()
         config.HistoryManager.enabled = False
         config.InteractiveShell.colors = "nocolor"
+        # A tight box means drawing twice, and compression is most of the rest: pictures cost more than cells.
+        config.InlineBackend.print_figure_kwargs = {"bbox_inches": None, "pil_kwargs": {"compress_level": 1}}
         cls.limits = (text, images)
         cls.record = Record(0, 0)
         shell: Notebook = cls.instance(config=config, displayhook_class=_Hook, display_pub_class=_Publisher)
