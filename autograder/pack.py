@@ -25,6 +25,7 @@ _CODES = {
 }
 _HEADER_BYTES = 8_000_000  # JSON takes twenty times its length in memory
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
+_Tensor = tuple[str, tuple[int, ...], bytes]  # dtype code, shape, content
 
 
 class Other:
@@ -41,36 +42,32 @@ def pack(value: Any) -> bytes:
     """Return `value` as the bytes of a safetensors file.
 
     Tensors, None, bool, int, float, str, torch.dtype and lists, tuples and string-keyed dicts of them come
-    back equal. Of anything else only the name of its type comes back, as `Other`.
+    back equal; equal tensors may come back as one. Of anything else only the name of its type comes back, as
+    `Other`.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[_Tensor, str] = {}
     tree = json.dumps(_plain(value, tensors))
     header: dict[str, Any] = {"__metadata__": {"tree": tree}}
-    body = b""
-    parts, at = [], 0
-    for name, tensor in tensors.items():
-        body = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        header[name] = {
-            "dtype": _CODES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + len(body)],
-        }
-        parts.append(body)
+    at = 0
+    for (code, shape, body), name in tensors.items():
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + len(body)]}
         at += len(body)
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    return len(head).to_bytes(8, "little") + head + b"".join(parts)
+    return len(head).to_bytes(8, "little") + head + b"".join(body for _, _, body in tensors)
 
 
-def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _plain(value: Any, tensors: dict[_Tensor, str]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor) and value.dtype in _CODES and value.layout == torch.strided:
         if value.is_meta:
             return {"$": "meta", "shape": list(value.shape), "dtype": _CODES[value.dtype]}
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        return {"$": "tensor", "name": name, "device": value.device.type}
+        flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        body = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        # Equal tensors are written once.
+        name = tensors.setdefault((_CODES[value.dtype], tuple(value.shape), body), str(len(tensors)))
+        return {"$": "tensor", "name": name}
     if isinstance(value, torch.dtype) and value in _CODES:
         return {"$": "dtype", "dtype": _CODES[value]}
     if type(value) is list:
@@ -92,21 +89,12 @@ def unpack(data: bytes) -> Any:
         tree = json.loads(header.pop("__metadata__")["tree"])
         body = bytearray(data[8 + length :])
         # Entries that share bytes would make a small file fill the memory.
-        if sum(abs(entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in header.values()) > len(
-            body
-        ):
+        claimed = [entry["data_offsets"] for entry in header.values()]
+        if sum(abs(end - start) for start, end in claimed) > len(body):
             raise ValueError("the entries are larger than the file")
         tensors = {name: _tensor(body, entry) for name, entry in header.items()}
         return _value(tree, tensors)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-        RuntimeError,
-    ) as problem:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
         raise ValueError(f"not packed data: {problem}") from None
 
 

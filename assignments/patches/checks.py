@@ -43,6 +43,9 @@ _HEADER_BYTES = 8_000_000  # JSON takes twenty times its length in memory
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 
+_Tensor = tuple[str, tuple[int, ...], bytes]  # dtype code, shape, content
+
+
 class Other:
     """Stands for a value that cannot be packed; `type` is its type's name, for example "numpy.ndarray"."""
 
@@ -57,36 +60,32 @@ def pack(value: Any) -> bytes:
     """Return `value` as the bytes of a safetensors file.
 
     Tensors, None, bool, int, float, str, torch.dtype and lists, tuples and string-keyed dicts of them come
-    back equal. Of anything else only the name of its type comes back, as `Other`.
+    back equal; equal tensors may come back as one. Of anything else only the name of its type comes back, as
+    `Other`.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[_Tensor, str] = {}
     tree = json.dumps(_plain(value, tensors))
     header: dict[str, Any] = {"__metadata__": {"tree": tree}}
-    body = b""
-    parts, at = [], 0
-    for name, tensor in tensors.items():
-        body = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        header[name] = {
-            "dtype": _CODES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + len(body)],
-        }
-        parts.append(body)
+    at = 0
+    for (code, shape, body), name in tensors.items():
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [at, at + len(body)]}
         at += len(body)
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    return len(head).to_bytes(8, "little") + head + b"".join(parts)
+    return len(head).to_bytes(8, "little") + head + b"".join(body for _, _, body in tensors)
 
 
-def _plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _plain(value: Any, tensors: dict[_Tensor, str]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor) and value.dtype in _CODES and value.layout == torch.strided:
         if value.is_meta:
             return {"$": "meta", "shape": list(value.shape), "dtype": _CODES[value.dtype]}
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        return {"$": "tensor", "name": name, "device": value.device.type}
+        flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        body = flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+        # Equal tensors are written once.
+        name = tensors.setdefault((_CODES[value.dtype], tuple(value.shape), body), str(len(tensors)))
+        return {"$": "tensor", "name": name}
     if isinstance(value, torch.dtype) and value in _CODES:
         return {"$": "dtype", "dtype": _CODES[value]}
     if type(value) is list:
@@ -108,21 +107,12 @@ def unpack(data: bytes) -> Any:
         tree = json.loads(header.pop("__metadata__")["tree"])
         body = bytearray(data[8 + length :])
         # Entries that share bytes would make a small file fill the memory.
-        if sum(abs(entry["data_offsets"][1] - entry["data_offsets"][0]) for entry in header.values()) > len(
-            body
-        ):
+        claimed = [entry["data_offsets"] for entry in header.values()]
+        if sum(abs(end - start) for start, end in claimed) > len(body):
             raise ValueError("the entries are larger than the file")
         tensors = {name: _tensor(body, entry) for name, entry in header.items()}
         return _value(tree, tensors)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-        RuntimeError,
-    ) as problem:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
         raise ValueError(f"not packed data: {problem}") from None
 
 
@@ -247,7 +237,7 @@ def manners(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     after = {f"{name} after the call": leaf for name, leaf in leaves(given).items()}
     other = mapped(_others, arguments(inputs))
     second = answer(*other.values())
-    elsewhere = observe(value, answer, mapped(_to_meta, inputs))
+    elsewhere = _elsewhere(answer, arguments(inputs), {})
     return {
         "the result, arguments by position": first,
         **after,
@@ -262,6 +252,39 @@ def _others(tensor: torch.Tensor) -> torch.Tensor:
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("meta")
+
+
+def _elsewhere(answer: Callable[..., Any], given: Inputs, state: Inputs) -> Outputs:
+    """Return the result for inputs (and a module's `state`) on torch's "meta" device.
+
+    That device has shapes and no data, so any other device mixed in shows. Its first use costs torch seconds,
+    so an answer that makes all its tensors from those it was given is not run there: its device is theirs.
+    """
+    with _Origins([given, state]) as origins:
+        made = observe(lambda answer, given: {"the result": answer(*given.values())}, answer, given)
+    if "raised" in made or origins.all_known:
+        return mapped(_to_meta, made)
+    answer = answer.to("meta") if isinstance(answer, torch.nn.Module) else answer
+    given = mapped(_to_meta, given)
+    return observe(lambda answer, given: {"the result": answer(*given.values())}, answer, given)
+
+
+class _Origins(torch.overrides.TorchFunctionMode):
+    """Notes whether every tensor is made from those `given`, and none is moved."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.all_known = True
+        self._known = {id(tensor): tensor for tensor in leaves(given).values()}
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        used, made = leaves([args, kwargs or {}]).values(), leaves([result]).values()
+        moved = function.__name__ in ("cpu", "cuda", "to", "type", "numpy", "tolist")
+        unknown = any(id(tensor) not in self._known for tensor in used) or (made and not used)
+        self.all_known = self.all_known and not moved and not unknown
+        self._known |= {id(tensor): tensor for tensor in made}
+        return result
 
 
 def observe(probe: Callable[..., Outputs], answer: Callable[..., Any], inputs: Inputs) -> Outputs:
