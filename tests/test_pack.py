@@ -18,7 +18,9 @@ def test_plain_values_come_back_equal(value):
     assert unpack(pack(value)) == value
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool], ids=str
+)
 @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)], ids=str)
 def test_tensors_come_back_equal(dtype, shape):
     tensor = torch.ones(shape).to(dtype)
@@ -68,7 +70,19 @@ def header(**entries):
         header(**{"0": 7}),
         (100_002).to_bytes(8, "little") + b"[" * 100_002,
     ],
-    ids=["empty", "huge header", "not JSON", "cut off", "no tensor", "huge tensor", "negative shape", "negative offset", "unknown dtype", "no entry", "deep nesting"],
+    ids=[
+        "empty",
+        "huge header",
+        "not JSON",
+        "cut off",
+        "no tensor",
+        "huge tensor",
+        "negative shape",
+        "negative offset",
+        "unknown dtype",
+        "no entry",
+        "deep nesting",
+    ],
 )
 def test_bytes_that_are_no_packed_value_are_refused(data):
     with pytest.raises(ValueError, match="not packed data"):

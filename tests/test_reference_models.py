@@ -408,9 +408,9 @@ def test_resizing_a_slope_keeps_its_direction(method, axis, length):
 def test_methods_differ():
     pos_embed = torch.randn(1, 17, 3)
     resized = [resize_positions.resize_positions(pos_embed, (4, 4), (3, 3), method) for method in METHODS]
-    assert all(
-        largest_difference(a, b) > 1e-3 for i, a in enumerate(resized) for b in resized[:i]
-    ), "two names for one method"
+    assert all(largest_difference(a, b) > 1e-3 for i, a in enumerate(resized) for b in resized[:i]), (
+        "two names for one method"
+    )
 
 
 # Errors

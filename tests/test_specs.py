@@ -8,14 +8,20 @@ import pytest
 from autograder import mutation, pack, probes, spec
 
 ROOT = Path(__file__).parent.parent
-EXERCISES = [(assignment, exercise) for assignment in map(spec.load, spec.names()) for exercise in assignment.exercises]
-MISTAKES = [(assignment, exercise, mistake) for assignment, exercise in EXERCISES for mistake in exercise.mistakes]
+EXERCISES = [
+    (assignment, exercise) for assignment in map(spec.load, spec.names()) for exercise in assignment.exercises
+]
+MISTAKES = [
+    (assignment, exercise, mistake) for assignment, exercise in EXERCISES for mistake in exercise.mistakes
+]
 ANSWERS = [
     (assignment, exercise, style, answer)
     for assignment, exercise in EXERCISES
     for style, answer in mutation.answers(assignment, exercise).items()
 ]
-every_exercise = pytest.mark.parametrize(("assignment", "exercise"), EXERCISES, ids=[exercise.name for _, exercise in EXERCISES])
+every_exercise = pytest.mark.parametrize(
+    ("assignment", "exercise"), EXERCISES, ids=[exercise.name for _, exercise in EXERCISES]
+)
 everywhere = pytest.mark.parametrize("secret", mutation.SECRETS.values(), ids=["home", "hidden"])
 
 
@@ -25,7 +31,9 @@ def test_every_specification_has_its_place_in_the_order():
 
 @everywhere
 @pytest.mark.parametrize(
-    ("assignment", "exercise", "mistake"), MISTAKES, ids=[f"{exercise.name}: {mistake.name}" for _, exercise, mistake in MISTAKES]
+    ("assignment", "exercise", "mistake"),
+    MISTAKES,
+    ids=[f"{exercise.name}: {mistake.name}" for _, exercise, mistake in MISTAKES],
 )
 def test_a_known_mistake_is_caught(assignment, exercise, mistake, secret):
     wrong = spec.define(mistake.code, exercise.reference)
@@ -34,7 +42,9 @@ def test_a_known_mistake_is_caught(assignment, exercise, mistake, secret):
 
 @everywhere
 @pytest.mark.parametrize(
-    ("assignment", "exercise", "style", "answer"), ANSWERS, ids=[f"{exercise.name}: {style}" for _, exercise, style, _ in ANSWERS]
+    ("assignment", "exercise", "style", "answer"),
+    ANSWERS,
+    ids=[f"{exercise.name}: {style}" for _, exercise, style, _ in ANSWERS],
 )
 def test_a_right_answer_passes(assignment, exercise, style, answer, secret):
     assert mutation.problems(exercise.drawn(secret, assignment.name), exercise.reference, answer) == []
@@ -42,12 +52,19 @@ def test_a_right_answer_passes(assignment, exercise, style, answer, secret):
 
 @every_exercise
 def test_the_reference_passes_its_own_cases(assignment, exercise):
-    assert mutation.problems(exercise.drawn(b"any", assignment.name), exercise.reference, exercise.reference) == []
+    assert (
+        mutation.problems(exercise.drawn(b"any", assignment.name), exercise.reference, exercise.reference)
+        == []
+    )
 
 
 @every_exercise
 def test_at_least_eight_mistakes_with_different_names_and_hints(assignment, exercise):
-    assert len({mistake.name for mistake in exercise.mistakes}) == len({mistake.hint for mistake in exercise.mistakes}) >= 8
+    assert (
+        len({mistake.name for mistake in exercise.mistakes})
+        == len({mistake.hint for mistake in exercise.mistakes})
+        >= 8
+    )
 
 
 @every_exercise
@@ -65,7 +82,8 @@ def test_every_group_sends_readers_to_a_heading_of_the_chapter_or_the_first_page
 @every_exercise
 def test_the_same_secret_draws_the_same_inputs_and_another_secret_others(assignment, exercise):
     packed = [
-        [pack.pack(case.inputs) for case in exercise.drawn(secret, assignment.name)] for secret in (b"one", b"one", b"two")
+        [pack.pack(case.inputs) for case in exercise.drawn(secret, assignment.name)]
+        for secret in (b"one", b"one", b"two")
     ]
     assert packed[0] == packed[1]
     assert packed[0] != packed[2]

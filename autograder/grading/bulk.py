@@ -10,6 +10,7 @@ from nbgrader.utils import parse_utc
 
 from autograder.grading import autograded, report
 from autograder.grading.course import Course
+from autograder.grading.demonstrations import demonstrations
 from autograder.grading.gradebook import Entry, Gradebook, NotReleased
 from autograder.grading.pool import Pool
 from autograder.grading.secret import secret
@@ -58,7 +59,9 @@ def grade(
     outcome = Outcome()
     with course.only_writer(), Gradebook(course, assignment.name) as book:
         _same_points(book, assignment)
-        grader = Grader(assignment, key)
+        release = Path(course.directory.root) / course.directory.release_directory
+        shown = demonstrations(release / assignment.name / f"{assignment.name}.ipynb")
+        grader = Grader(assignment, key, shown)
 
         def work(student: str) -> _Done:
             """Read, grade and write out one submission; runs in a worker."""

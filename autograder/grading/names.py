@@ -53,7 +53,7 @@ class Notebook:
         plain = isinstance(
             node, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
         )
-        names, changed = set(_binds(node)), set(_changes(node))
+        names, changed = set(binds(node)), set(_changes(node))
         for name in names | changed:
             self.bound.setdefault(name, []).append(Statement(node, cell, ran and plain and name in names))
 
@@ -80,7 +80,7 @@ class Notebook:
         return {item.name for node in classes for item in node.body if isinstance(item, ast.FunctionDef)}
 
 
-def _binds(node: ast.AST) -> Iterator[str]:
+def binds(node: ast.AST) -> Iterator[str]:
     """Yield the names that a statement binds where it stands; of functions, their globals too."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
@@ -98,7 +98,7 @@ def _binds(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.ExceptHandler) and node.name:
         yield node.name
     for child in ast.iter_child_nodes(node):
-        yield from _binds(child)
+        yield from binds(child)
 
 
 def _changes(node: ast.stmt) -> Iterator[str]:
@@ -155,7 +155,7 @@ def binds_here(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr | ast.FunctionDef | ast.AsyncFunctionDef
                   | ast.ClassDef | ast.Import | ast.ImportFrom | ast.For | ast.comprehension | ast.withitem
                   | ast.ExceptHandler | ast.AugAssign):  # fmt: skip
-        yield from _binds(node)
+        yield from binds(node)
 
 
 def _roots(node: ast.AST) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from autograder.grading import judging, reasons
+from autograder.grading.demonstrations import idle
 from autograder.grading.expected import Expected
 from autograder.grading.judging import Result
 from autograder.grading.names import Notebook
@@ -50,13 +51,19 @@ class Verdict:
 class Grader:
     """Grades submissions of one assignment. One serves all threads; each thread brings its own sandbox."""
 
-    def __init__(self, assignment: Assignment, secret: bytes) -> None:
+    def __init__(
+        self, assignment: Assignment, secret: bytes, demonstrations: frozenset[str] = frozenset()
+    ) -> None:
+        """`demonstrations` are sources of cells that need not run unless the student's own cells use them."""
         self.assignment = assignment
+        self._demonstrations = demonstrations
         self._expected = [Expected.of(each, assignment.name, secret) for each in assignment.exercises]
 
     def grade(self, submission: Submission, sandbox: Sandbox) -> Verdict:
         """Return the verdict on one submission."""
-        with sandbox.open(submission.code) as session:
+        left_out = idle(submission.code, self._demonstrations)
+        code = ["" if number in left_out else cell for number, cell in enumerate(submission.code)]
+        with sandbox.open(code) as session:
             outputs = Outputs()
             cells = [replace(cell, outputs=outputs.clean(cell.outputs)) for cell in session.cells]
             notebook = Notebook(submission.code, [cell.status == "ok" for cell in cells])

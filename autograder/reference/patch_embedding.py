@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 
 def embed_patches(
-    patches: Float[Tensor, "B N P*P*C"], weight: Float[Tensor, "P*P*C D"], bias: Float[Tensor, " D"] | None = None
+    patches: Float[Tensor, "B N P*P*C"],
+    weight: Float[Tensor, "P*P*C D"],
+    bias: Float[Tensor, " D"] | None = None,
 ) -> Float[Tensor, "B N D"]:
     """Return x_p E + b: every patch through the same linear map."""
     tokens = patches @ weight
@@ -15,7 +17,9 @@ def embed_patches(
     return tokens
 
 
-def prepend_cls_token(tokens: Float[Tensor, "B N D"], cls_token: Float[Tensor, "1 1 D"]) -> Float[Tensor, "B N+1 D"]:
+def prepend_cls_token(
+    tokens: Float[Tensor, "B N D"], cls_token: Float[Tensor, "1 1 D"]
+) -> Float[Tensor, "B N+1 D"]:
     """Put the learnable [CLS] token before the tokens of every image."""
     batch = tokens.shape[0]
     return torch.cat([cls_token.expand(batch, -1, -1), tokens], dim=1)
@@ -40,7 +44,9 @@ class PatchEmbedding(nn.Module):
     Raises ValueError when image_size is not divisible by patch_size or images have another size.
     """
 
-    def __init__(self, image_size: int | tuple[int, int], patch_size: int, in_channels: int, dim: int) -> None:
+    def __init__(
+        self, image_size: int | tuple[int, int], patch_size: int, in_channels: int, dim: int
+    ) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if patch_size <= 0:
@@ -58,7 +64,9 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N+1 D"]:
         """Return z_0."""
         if images.shape[-2:] != self.image_size:
-            raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, the model is for {self.image_size}")
+            raise ValueError(
+                f"images are {tuple(images.shape[-2:])} pixels, the model is for {self.image_size}"
+            )
         tokens = self.proj(images).flatten(2).transpose(1, 2)  # x_p E
         cls = self.cls_token.expand(images.shape[0], -1, -1)  # x_class
         return torch.cat([cls, tokens], dim=1) + self.pos_embed

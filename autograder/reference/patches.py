@@ -1,4 +1,4 @@
-"""Images to patches and back (Dosovitskiy et al. 2021, section 3.1: x in R^(H x W x C), x_p in R^(N x P²C))."""
+"""Images to patches and back (Dosovitskiy et al. 2021, section 3.1: x in R^(HxWxC), x_p in R^(N x P²C))."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -40,9 +40,9 @@ def unpatchify(
     """
     batch, count, values = patches.shape
     if count != num_patches(height, width, patch_size):
-        raise ValueError(f"patches holds {count} patches, {height} x {width} pixels need {num_patches(height, width, patch_size)}")
+        raise ValueError(f"patches: {count} do not fill {height} x {width} pixels, patch_size {patch_size}")
     if values % patch_size**2 != 0:
-        raise ValueError(f"patches has {values} values a patch, not a multiple of patch_size² {patch_size**2}")
+        raise ValueError(f"patches: {values} values in each, not a multiple of patch_size² {patch_size**2}")
     channels = values // patch_size**2
     rows, columns = height // patch_size, width // patch_size
     x = patches.reshape(batch, rows, columns, patch_size, patch_size, channels)
@@ -50,7 +50,9 @@ def unpatchify(
     return x.reshape(batch, channels, height, width)
 
 
-def projection_to_conv(weight: Float[Tensor, "P*P*C D"], patch_size: int, channels: int) -> Float[Tensor, "D C P P"]:
+def projection_to_conv(
+    weight: Float[Tensor, "P*P*C D"], patch_size: int, channels: int
+) -> Float[Tensor, "D C P P"]:
     """Return the Conv2d kernel that, with stride P, equals `patchify(x, P) @ weight`.
 
     Raises ValueError when patch_size is not positive or weight has not P²C rows.

@@ -48,7 +48,7 @@ def learned_2d(
     """
     if row_embed.shape[1] != col_embed.shape[1]:
         raise ValueError(
-            f"row_embed has width {row_embed.shape[1]}, col_embed has {col_embed.shape[1]}; they must be equal"
+            f"row_embed has width {row_embed.shape[1]}, col_embed {col_embed.shape[1]}; they must be equal"
         )
     row = row_embed.repeat_interleave(len(col_embed), dim=0)  # 0 0 0 1 1 1 ...
     column = col_embed.repeat(len(row_embed), 1)  # 0 1 2 0 1 2 ...
@@ -81,7 +81,9 @@ def position_similarity(pos_embed: Float[Tensor, "1 1+h*w D"], grid: Grid) -> Fl
     """
     height, width = grid
     if pos_embed.shape[1] != 1 + height * width:
-        raise ValueError(f"pos_embed holds {pos_embed.shape[1]} positions, grid {grid} needs {1 + height * width}")
+        raise ValueError(
+            f"pos_embed holds {pos_embed.shape[1]} positions, grid {grid} needs {1 + height * width}"
+        )
     patches = pos_embed[0, 1:]
     unit = patches / patches.norm(dim=-1, keepdim=True)  # length 1
     similarity = unit @ unit.T

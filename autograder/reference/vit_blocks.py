@@ -3,7 +3,6 @@
 Shapes: B images, C channels, patch size P, N tokens, width D, h heads of size d = D / h.
 """
 
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,3 +1,11 @@
 """One specification per assignment; `ORDER` is the order of the book's chapters."""
 
-ORDER = ["patches", "patch_embedding", "position_embedding", "attention", "encoder", "vision_transformer", "attention_maps"]
+ORDER = [
+    "patches",
+    "patch_embedding",
+    "position_embedding",
+    "attention",
+    "encoder",
+    "vision_transformer",
+    "attention_maps",
+]

@@ -92,7 +92,9 @@ def around(levels: list[list[float]], dim: int) -> Make:
 
 def tokens(*sizes: int, std: float = 1.0, dtype: torch.dtype = torch.float32) -> Make:
     """Draw query, key and value of shape (..., N, d)."""
-    return lambda draw: {name: draw.normal(*sizes, std=std, dtype=dtype) for name in ("query", "key", "value")}
+    return lambda draw: {
+        name: draw.normal(*sizes, std=std, dtype=dtype) for name in ("query", "key", "value")
+    }
 
 
 def same_query(*sizes: int) -> Make:
@@ -121,7 +123,9 @@ def layer(draw: Draw, dim: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     }
 
 
-def self_attention(batch: int, count: int, dim: int, num_heads: int, dtype: torch.dtype = torch.float32) -> Make:
+def self_attention(
+    batch: int, count: int, dim: int, num_heads: int, dtype: torch.dtype = torch.float32
+) -> Make:
     """Draw tokens and the parameters of MSA."""
 
     def draw_self_attention(draw: Draw) -> Inputs:
@@ -141,7 +145,9 @@ def module(batch: int, count: int, dim: int, num_heads: int, dtype: torch.dtype 
     }
 
 
-def but(make: Make, because: str, names: tuple[str, ...] = (), values: tuple[Any, ...] = (), **changed: Any) -> Make:
+def but(
+    make: Make, because: str, names: tuple[str, ...] = (), values: tuple[Any, ...] = (), **changed: Any
+) -> Make:
     """Draw inputs that must be refused: those of `make` with some arguments changed (a function draws the new one).
 
     Without names any error is right, else a ValueError that mentions one of `names` and one of `values`.
@@ -179,7 +185,11 @@ def to_the_last_digit(yours: dict[str, Any], expected: dict[str, Any], inputs: d
     if problem:
         return problem
     error = float((yours["the result"] - expected["the result"]).abs().max())
-    return f"right to nine digits only (largest error {error:.1g}); float64 holds fifteen" if error > 1e-13 else None
+    return (
+        f"right to nine digits only (largest error {error:.1g}); float64 holds fifteen"
+        if error > 1e-13
+        else None
+    )
 
 
 def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
@@ -206,7 +216,12 @@ def show_weights(inputs: Inputs, expected: Any, yours: Any) -> Any:
     for axis, title, result in zip(axes, ("expected", "yours"), (expected, yours), strict=True):
         axis.set_title(f"{title}: weights")
         weights = result[1] if isinstance(result, list | tuple) and len(result) == 2 else None
-        if not isinstance(weights, torch.Tensor) or weights.dim() < 2 or weights.is_meta or weights.is_complex():
+        if (
+            not isinstance(weights, torch.Tensor)
+            or weights.dim() < 2
+            or weights.is_meta
+            or weights.is_complex()
+        ):
             axis.axis("off")
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue

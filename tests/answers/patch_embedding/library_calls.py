@@ -29,7 +29,9 @@ class PatchEmbedding(nn.Module):
             raise ValueError(f"cannot cut image_size={image_size} into patches of {patch_size}")
         self.size, self.patch_size, self.channels = size, patch_size, in_channels
         self.grid = [side // patch_size for side in size]
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=(patch_size, patch_size), stride=(patch_size, patch_size))
+        self.proj = nn.Conv2d(
+            in_channels, dim, kernel_size=(patch_size, patch_size), stride=(patch_size, patch_size)
+        )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

@@ -19,7 +19,12 @@ def patchify(images, patch_size):
 def unpatchify(patches, patch_size, height, width):
     num_patches(height, width, patch_size)
     return rearrange(
-        patches, "b (h w) (p q c) -> b c (h p) (w q)", h=height // patch_size, w=width // patch_size, p=patch_size, q=patch_size
+        patches,
+        "b (h w) (p q c) -> b c (h p) (w q)",
+        h=height // patch_size,
+        w=width // patch_size,
+        p=patch_size,
+        q=patch_size,
     )
 
 

@@ -35,7 +35,9 @@ def unpatchify(patches, patch_size, height, width):
     channels, rest = divmod(patches.shape[2], patch_size * patch_size)
     if rest:
         raise ValueError("wrong patch length")
-    images = torch.zeros(patches.shape[0], channels, height, width, dtype=patches.dtype, device=patches.device)
+    images = torch.zeros(
+        patches.shape[0], channels, height, width, dtype=patches.dtype, device=patches.device
+    )
     index = 0
     for top in range(0, height, patch_size):
         for left in range(0, width, patch_size):

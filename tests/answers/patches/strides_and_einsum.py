@@ -14,8 +14,13 @@ def num_patches(height: int, width: int, patch_size: int) -> int:
     _require(patch_size > 0, f"patch size must be > 0, is {patch_size}")
     _require(height > 0, f"height must be > 0, is {height}")
     _require(width > 0, f"width must be > 0, is {width}")
-    _require(math.gcd(height, patch_size) == patch_size, f"height={height} is no multiple of patch size {patch_size}")
-    _require(math.gcd(width, patch_size) == patch_size, f"width={width} is no multiple of patch size {patch_size}")
+    _require(
+        math.gcd(height, patch_size) == patch_size,
+        f"height={height} is no multiple of patch size {patch_size}",
+    )
+    _require(
+        math.gcd(width, patch_size) == patch_size, f"width={width} is no multiple of patch size {patch_size}"
+    )
     return math.prod(side // patch_size for side in (height, width))
 
 
@@ -28,7 +33,9 @@ def patchify(images: torch.Tensor, patch_size: int) -> torch.Tensor:
 def unpatchify(patches: torch.Tensor, patch_size: int, height: int, width: int) -> torch.Tensor:
     count = num_patches(height, width, patch_size)
     _require(patches.shape[1] == count, "wrong number of patches")
-    rows = patches.reshape(len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1)
+    rows = patches.reshape(
+        len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1
+    )
     bands = [torch.cat(list(band.unbind(1)), dim=2) for band in rows.unbind(1)]  # one row of patches each
     return torch.cat(bands, dim=1).permute(0, 3, 1, 2)
 

@@ -10,7 +10,9 @@ def num_patches(height, width, patch_size):
     rows, rest_h = divmod(height, patch_size)
     cols, rest_w = divmod(width, patch_size)
     if rest_h or rest_w or rows <= 0 or cols <= 0:
-        raise ValueError(f"image of size {height}x{width} cannot be cut into patches of patch_size {patch_size}")
+        raise ValueError(
+            f"image of size {height}x{width} cannot be cut into patches of patch_size {patch_size}"
+        )
     return rows * cols
 
 
@@ -34,4 +36,8 @@ def projection_to_conv(weight, patch_size, channels):
     if patch_size <= 0:
         raise ValueError(f"patch_size must be greater than zero (got {patch_size})")
     dim = weight.size(1)
-    return torch.transpose(weight, 0, 1).reshape(dim, patch_size * patch_size, channels).mT.reshape(dim, channels, patch_size, patch_size)
+    return (
+        torch.transpose(weight, 0, 1)
+        .reshape(dim, patch_size * patch_size, channels)
+        .mT.reshape(dim, channels, patch_size, patch_size)
+    )
