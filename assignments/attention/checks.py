@@ -620,7 +620,11 @@ def to_the_last_digit(yours: dict[str, Any], expected: dict[str, Any], inputs: d
     if problem:
         return problem
     error = float((yours["the result"] - expected["the result"]).abs().max())
-    return f"right to nine digits only (largest error {error:.1g}); float64 holds fifteen" if error > 1e-13 else None
+    return (
+        f"right to nine digits only (largest error {error:.1g}); float64 holds fifteen"
+        if error > 1e-13
+        else None
+    )
 
 
 def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
@@ -647,7 +651,12 @@ def show_weights(inputs: Inputs, expected: Any, yours: Any) -> Any:
     for axis, title, result in zip(axes, ("expected", "yours"), (expected, yours), strict=True):
         axis.set_title(f"{title}: weights")
         weights = result[1] if isinstance(result, list | tuple) and len(result) == 2 else None
-        if not isinstance(weights, torch.Tensor) or weights.dim() < 2 or weights.is_meta or weights.is_complex():
+        if (
+            not isinstance(weights, torch.Tensor)
+            or weights.dim() < 2
+            or weights.is_meta
+            or weights.is_complex()
+        ):
             axis.axis("off")
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue

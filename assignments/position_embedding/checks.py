@@ -584,7 +584,9 @@ def show_table(inputs: Inputs, expected: Any, yours: Any) -> Any:
             axis.axis("off")
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue
-        axis.imshow(table.detach().cpu().float(), aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-1, vmax=1)
+        axis.imshow(
+            table.detach().cpu().float(), aspect="auto", interpolation="nearest", cmap="RdBu", vmin=-1, vmax=1
+        )
         axis.set_xlabel("entry")
         axis.set_ylabel("position")
     return figure
@@ -595,12 +597,22 @@ def show_positions(inputs: Inputs, expected: Any, yours: Any) -> Any:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(7, 2.6), layout="constrained")
-    titles, grids = ("before", "expected", "yours"), (inputs["old_grid"], inputs["new_grid"], inputs["new_grid"])
-    for axis, title, grid, table in zip(axes, titles, grids, (inputs["pos_embed"], expected, yours), strict=True):
+    titles, grids = (
+        ("before", "expected", "yours"),
+        (inputs["old_grid"], inputs["new_grid"], inputs["new_grid"]),
+    )
+    for axis, title, grid, table in zip(
+        axes, titles, grids, (inputs["pos_embed"], expected, yours), strict=True
+    ):
         axis.set_title(f"{title}: entry 0")
         axis.axis("off")
         count = 1 + grid[0] * grid[1]
-        if not isinstance(table, torch.Tensor) or table.dim() != 3 or table.shape[:2] != (1, count) or table.is_meta:
+        if (
+            not isinstance(table, torch.Tensor)
+            or table.dim() != 3
+            or table.shape[:2] != (1, count)
+            or table.is_meta
+        ):
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue
         image = table[0, 1:, 0].detach().cpu().float().reshape(tuple(grid))
@@ -617,7 +629,11 @@ def show_similarity(inputs: Inputs, expected: Any, yours: Any) -> Any:
     for axis, title, table in zip(axes, ("expected", "yours"), (expected, yours), strict=True):
         axis.set_title(f"{title}: similarity to patch ({height // 2}, {width // 2})")
         axis.axis("off")
-        if not isinstance(table, torch.Tensor) or table.shape != (height, width, height, width) or table.is_meta:
+        if (
+            not isinstance(table, torch.Tensor)
+            or table.shape != (height, width, height, width)
+            or table.is_meta
+        ):
             axis.text(0.5, 0.5, "no picture: wrong shape", ha="center")
             continue
         image = table[height // 2, width // 2].detach().cpu().float()
