@@ -8,6 +8,7 @@ import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,18 @@ class Row:
     slipped: tuple[str, ...]
 
 
-def problems(cases: list[Case], reference: Callable[..., Any], answer: Callable[..., Any]) -> list[str]:
-    """Return what is wrong with an answer, group by group, in the words that a student sees."""
+@lru_cache(maxsize=4)
+def expected(exercise: Exercise, assignment: str, secret: bytes) -> list[tuple[Case, probes.Outputs]]:
+    """Return every case of an exercise with what the reference gives for it."""
+    cases = exercise.drawn(secret, assignment)
+    return [(case, probes.observe(case.probe, exercise.reference, case.inputs)) for case in cases]
+
+
+def problems(exercise: Exercise, assignment: str, secret: bytes, answer: Callable[..., Any]) -> list[str]:
+    """Return what is wrong with an answer, case by case, in the words that a student sees."""
     found = []
-    for case in cases:
-        expected = probes.observe(case.probe, reference, case.inputs)
-        yours = probes.observe(case.probe, answer, case.inputs)
-        problem = case.group.judge(yours, expected, case.inputs)
+    for case, right in expected(exercise, assignment, secret):
+        problem = case.group.judge(probes.observe(case.probe, answer, case.inputs), right, case.inputs)
         if problem:
             found.append(f"{case.group.title}: {problem}")
     return found
@@ -56,10 +62,11 @@ def answers(assignment: Assignment, exercise: Exercise) -> dict[str, Callable[..
 
 def measure(assignment: Assignment, exercise: Exercise) -> Row:
     """Run all mistakes and right answers of one exercise against home and hidden cases."""
-    cases = {where: exercise.drawn(secret, assignment.name) for where, secret in SECRETS.items()}
 
     def judged(answer: Callable[..., Any]) -> dict[str, list[str]]:
-        return {where: problems(drawn, exercise.reference, answer) for where, drawn in cases.items()}
+        return {
+            where: problems(exercise, assignment.name, secret, answer) for where, secret in SECRETS.items()
+        }
 
     slipped = []
     for mistake in exercise.mistakes:

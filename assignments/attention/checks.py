@@ -487,8 +487,8 @@ def _tensors_differ(got: Any, want: torch.Tensor) -> str | None:
     wrong = error > TOLERANCE[want.dtype] * size
     if not wrong.any():
         return None
-    largest = f"the largest error is {float(error.max()) / size:.1g} times the largest value"
-    return f"right shape, but {_share(wrong)} of the values differ; {largest}"
+    largest = float(error.max()) / size
+    return f"right shape, but {_share(wrong)} of the values differ, by up to {largest:.1g} of the largest"
 
 
 def _mixed_devices(got: dict[str, Any]) -> str | None:
