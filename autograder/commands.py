@@ -133,9 +133,7 @@ def grade(arguments: argparse.Namespace) -> int:
         raise Stop(f"nothing was handed in: {where} is where a student's {assignment.name}.ipynb belongs")
     print(class_table(outcome.verdicts))
     count = len(outcome.verdicts)
-    print(
-        f"{count} submissions in {seconds:.1f} s, {outcome.stored} of them unchanged since they were graded."
-    )
+    print(f"{count} submissions in {seconds:.1f} s, {outcome.stored} of them the same as ones graded before.")
     for student, problem in sorted(outcome.failures.items()):
         print(f"autograder: {printable(student)} could not be graded: {printable(problem)}", file=sys.stderr)
     return FAULTY if outcome.failures else DONE

@@ -24,6 +24,7 @@ KNOWN = frozenset({SETUP, DEMO, PLOT})
         ([SETUP, DEMO, PLOT, ANSWER, "eval('picture')"], set()),
         ([SETUP, DEMO, PLOT, ANSWER, "def (:"], set()),
         ([SETUP, DEMO, DEMO, ANSWER], {1, 2}),
+        ([SETUP, DEMO, PLOT, "def f(picture): return torch.sum(picture)"], {1, 2}),
         ([], set()),
     ],
     ids=[
@@ -33,6 +34,7 @@ KNOWN = frozenset({SETUP, DEMO, PLOT})
         "reached by a text",
         "unreadable",
         "twice",
+        "only a local name",
         "empty",
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from autograder.grading.names import binds, parse
+from autograder.release.assemble import global_names
 
 # These reach names by a text, so a cell that has one of them may use any name.
 REACHES_ALL = {"eval", "exec", "globals", "locals", "vars", "get_ipython", "__import__"}
@@ -43,9 +44,8 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
     tree = parse(source)
     if tree is None:
         return frozenset(), frozenset(REACHES_ALL)
-    used = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)
-    }
+    try:
+        used = global_names(ast.unparse(tree))
+    except (SyntaxError, RecursionError):
+        used = REACHES_ALL
     return frozenset(name for node in tree.body for name in binds(node)), frozenset(used)

@@ -67,6 +67,11 @@ def judged(expected: Expected, outputs: list[Outputs]) -> Result:
     mistake = _mistake(group, expected, outputs)
     parts = [
         f"{len(problems) - len(failing)} of {len(problems)} checks hold.",
+        *(
+            ["Nothing is paid while the first does not."]
+            if problems[0] and len(failing) < len(problems)
+            else []
+        ),
         f"The first that does not: {sentence(group.title)}",
         sentence(problem[:1].upper() + problem[1:]),
         *(known.hint for known in exercise.mistakes if known.name == mistake),

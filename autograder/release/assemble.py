@@ -68,7 +68,8 @@ def assemble(modules: Iterable[ModuleType], wanted: Iterable[tuple[str, str]]) -
             if name in taken:
                 raise ValueError(f"{name} is defined both in {taken[name]} and in {where}: rename one")
             taken[name] = where
-            waiting += [(where, needed) for needed in sorted(_needed(source.words(source.statements[name])))]
+            needed = global_names(source.words(source.statements[name]))
+            waiting += [(where, each) for each in sorted(needed)]
     parts = ["\n".join(_import_lines(imports))]
     for where, source in sources.items():
         nodes = {id(node): node for name, node in source.statements.items() if taken.get(name) == where}
@@ -86,7 +87,7 @@ def _defined(node: ast.stmt) -> Iterator[str]:
         yield from (name.id for name in ast.walk(target or ast.Pass()) if isinstance(name, ast.Name))
 
 
-def _needed(text: str) -> set[str]:
+def global_names(text: str) -> set[str]:
     """Return the global names that a definition uses."""
 
     def walk(table: symtable.SymbolTable) -> Iterator[str]:
