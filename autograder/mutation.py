@@ -6,7 +6,7 @@ as hidden cases and home checks are.
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,21 +32,19 @@ class Row:
     slipped: tuple[str, ...]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def expected(exercise: Exercise, assignment: str, secret: bytes) -> list[tuple[Case, probes.Outputs]]:
     """Return every case of an exercise with what the reference gives for it."""
     cases = exercise.drawn(secret, assignment)
     return [(case, probes.observe(case.probe, exercise.reference, case.inputs)) for case in cases]
 
 
-def problems(exercise: Exercise, assignment: str, secret: bytes, answer: Callable[..., Any]) -> list[str]:
-    """Return what is wrong with an answer, case by case, in the words that a student sees."""
-    found = []
+def problems(exercise: Exercise, assignment: str, secret: bytes, answer: Callable[..., Any]) -> Iterator[str]:
+    """Yield what is wrong with an answer, case by case, in the words that a student sees."""
     for case, right in expected(exercise, assignment, secret):
         problem = case.group.judge(probes.observe(case.probe, answer, case.inputs), right, case.inputs)
         if problem:
-            found.append(f"{case.group.title}: {problem}")
-    return found
+            yield f"{case.group.title}: {problem}"
 
 
 def answers(assignment: Assignment, exercise: Exercise) -> dict[str, Callable[..., Any]]:
@@ -63,21 +61,22 @@ def answers(assignment: Assignment, exercise: Exercise) -> dict[str, Callable[..
 def measure(assignment: Assignment, exercise: Exercise) -> Row:
     """Run all mistakes and right answers of one exercise against home and hidden cases."""
 
-    def judged(answer: Callable[..., Any]) -> dict[str, list[str]]:
+    def first_problem(answer: Callable[..., Any]) -> dict[str, str | None]:
         return {
-            where: problems(exercise, assignment.name, secret, answer) for where, secret in SECRETS.items()
+            where: next(problems(exercise, assignment.name, secret, answer), None)
+            for where, secret in SECRETS.items()
         }
 
     slipped = []
     for mistake in exercise.mistakes:
-        found = judged(spec.define(mistake.code, exercise.reference))
+        found = first_problem(spec.define(mistake.code, exercise.reference))
         slipped += [f"{mistake.name} (not caught {where})" for where, problem in found.items() if not problem]
     missed = {entry.split(" (not")[0] for entry in slipped}
     right = answers(assignment, exercise)
     rejected = [
-        f"{style} (rejected {where}: {problem[0]})"
+        f"{style} (rejected {where}: {problem})"
         for style, answer in right.items()
-        for where, problem in judged(answer).items()
+        for where, problem in first_problem(answer).items()
         if problem
     ]
     refused = {entry.split(" (rejected")[0] for entry in rejected}
