@@ -300,15 +300,14 @@ def test_the_safetensors_library_reads_the_cases(folders, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_check_takes_less_than_two_seconds_after_torch_is_loaded(folders, name):
+def test_a_right_answer_is_checked_without_loading_what_takes_seconds(folders, name):
     exercise = ASSIGNMENTS[name].exercises[0]
     source = f"""
-import time, torch
+import sys, torch
 {spec.edited(exercise.reference)}
-start = time.process_time()
 from checks import check
 check({exercise.name})
-print("seconds", time.process_time() - start)
+print("loaded", [name for name in ("sympy", "torch._dynamo", "matplotlib.pyplot") if name in sys.modules])
 """
     done = subprocess.run(
         [sys.executable, "-c", source],
@@ -318,4 +317,4 @@ print("seconds", time.process_time() - start)
         text=True,
         check=True,
     )
-    assert float(done.stdout.split("seconds")[1]) < 2
+    assert done.stdout.splitlines()[-1] == "loaded []"
