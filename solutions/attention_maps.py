@@ -262,7 +262,9 @@ check(cls_attention_map)
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(5, 2.5))
 axes[0].imshow(images[0].permute(1, 2, 0))
-axes[1].imshow(cls_attention_map(attention_rollout(attentions), (8, 8))[0], vmin=0, vmax=1)
+axes[1].imshow(
+    cls_attention_map(attention_rollout(record_attention(model, images)), (8, 8))[0].detach(), vmin=0, vmax=1
+)
 for axis, title in zip(axes, ("image", "rollout of [CLS]"), strict=True):
     axis.set_title(title)
     axis.axis("off")
@@ -319,7 +321,7 @@ def mean_attention_distance(weights, grid, patch_size):
 check(mean_attention_distance)
 
 # %%
-for number, attention in enumerate(attentions, 1):
+for number, attention in enumerate(record_attention(model, images), 1):
     print(
         f"block {number}:",
         [f"{pixels:.1f} px" for pixels in mean_attention_distance(attention, (8, 8), 4).tolist()],

@@ -90,7 +90,7 @@ class EncoderBlock(nn.Module):
         layers = {"fc1": nn.Linear(dim, mlp_dim), "gelu": nn.GELU()}
         layers |= {"dropout": nn.Dropout(dropout), "fc2": nn.Linear(mlp_dim, dim)}
         self.mlp = nn.Sequential(OrderedDict(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(p=dropout)
 
     def forward(self, z):
         z = z + self.dropout(self.attn(self.norm1(z)))
@@ -168,7 +168,7 @@ check(pool_tokens)
 #
 # <details><summary>Hint 3: the zeros of the head</summary>
 #
-# `nn.init.zeros_(self.head.weight)`, and the bias likewise. The first logits are then all zero, and the
+# `nn.init.zeros_` on its weight and on its bias. The first logits are then all zero, and the
 # first loss is the logarithm of the number of classes: a useful thing to check when training starts.
 # </details>
 
