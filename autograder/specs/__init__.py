@@ -7,5 +7,7 @@ ORDER = [
     "attention",
     "encoder",
     "vision_transformer",
+    "training",
+    "fine_tuning",
     "attention_maps",
 ]
