@@ -559,7 +559,7 @@ TRAIN_STEP = Exercise(
         Mistake("ignored autocast", edited(train_step, ("enabled=autocast_dtype is not None", "enabled=False")), "`autocast_dtype` is not used."),
         Mistake("switched autocast always on", edited(train_step, ("dtype=autocast_dtype, enabled=autocast_dtype is not None", "dtype=autocast_dtype or torch.bfloat16")), "Without `autocast_dtype` everything runs in the precision of the model."),
         Mistake("ran backward under autocast too", edited(train_step, ("    loss.backward()\n", "        loss.backward()\n")), "`backward` runs outside of the autocast block; it uses the dtypes that the forward pass chose."),
-        Mistake("fixed the device of autocast", edited(train_step, ("images.device.type", "'cuda' if images.device.type == 'cpu' else 'cpu'")), "Autocast needs the type of the device on which the images are. On another one it does nothing."),
+        Mistake("fixed the device of autocast", edited(train_step, ("images.device.type", "'cuda'"), ("autocast_dtype is not None)", "autocast_dtype is not None and torch.cuda.is_available())")), "Autocast needs the type of the device on which the images are. On another one it does nothing."),
         Mistake("fixed the dtype of autocast", edited(train_step, ("dtype=autocast_dtype,", "dtype=torch.float16,")), "Use the dtype that is asked for. float16 overflows at 65,504, bfloat16 does not."),
         Mistake("normalised the images in place", edited(train_step, ("    model.train()\n", "    model.train()\n    images -= images.mean()\n")), "`-=` changes the caller's images, and the next epoch would change them again."),
     ),
