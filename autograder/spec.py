@@ -43,13 +43,18 @@ class Draw:
         """Return an int64 tensor of the given shape with values from 0 to high - 1."""
         return torch.randint(high, shape, generator=self._generator)
 
+    def order(self, count: int) -> torch.Tensor:
+        """Return the numbers from 0 to count - 1 in a random order."""
+        return torch.randperm(count, generator=self._generator)
+
 
 @dataclass(frozen=True)
 class Group:
     """A group of cases that shows one behaviour; its points are paid when every case of it holds.
 
     `title` completes "your answer ...". Each of `inputs` draws the inputs of one case. `reread` says where
-    the book explains the behaviour. `probe` defaults to the exercise's; `judge` to `judge.same`.
+    the book explains the behaviour. `probe` defaults to the exercise's; `judge` to `judge.same`. With `gpu`
+    its points stay pending until the group is checked on a GPU.
     """
 
     title: str
@@ -58,6 +63,7 @@ class Group:
     reread: str
     probe: Callable[..., probes.Outputs] | None = None
     judge: Callable[..., str | None] = judge.same
+    gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Exercise:
     nothing is paid, since later groups build on it. `forbid` names what its definition may not call, as
     dotted names ("torch.nn.functional.softmax"; a name under torch.Tensor is also a method), and
     `operators` the names by which torch runs it ("_softmax"). `picture` draws inputs, expected and given
-    result of a failing case at home.
+    result of a failing case at home. `trains` says that its cases train a model. They are judged by what
+    training achieves, so neither the reference nor a known mistake is run to compare with.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Exercise:
     operators: frozenset[str] = frozenset()
     picture: Callable[..., Any] | None = None
     seconds: float = 10.0
+    trains: bool = False
 
     def __post_init__(self) -> None:
         total = sum(group.points for group in self.cases)
@@ -112,11 +120,20 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a group with its inputs drawn."""
+    """One case of a group with its inputs drawn. What is under `_kept` in them is for the judge alone."""
 
     group: Group
     probe: Callable[..., probes.Outputs]
     inputs: probes.Inputs
+
+    @property
+    def sent(self) -> probes.Inputs:
+        """The inputs that the probe gets, in the sandbox too."""
+        return {name: value for name, value in self.inputs.items() if name != "_kept"}
+
+    def outputs(self, answer: Callable[..., Any]) -> probes.Outputs:
+        """Return what the probe gives for an answer that is trusted, here in this process."""
+        return probes.observe(self.probe, answer, self.sent)
 
 
 @dataclass(frozen=True)

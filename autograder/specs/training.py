@@ -10,15 +10,33 @@ from autograder.judge import describe, differ, error_name
 from autograder.probes import Inputs, Outputs, arguments, gradients, manners, mapped
 from autograder.reference.training import (
     smoothed_cross_entropy,
+    train,
     train_step,
     warmup_cosine,
     weight_decay_groups,
 )
 from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
 from autograder.specs.encoder import F32, F64, bad, but
+from autograder.training_cases import enough, training
+from autograder.training_checks import (
+    decays,
+    falls,
+    fits_one_batch,
+    generalises,
+    moves_everything,
+    repeated,
+    repeats,
+    reproduces,
+    schedules,
+    starts_at_chance,
+    steps_well,
+    trained,
+    watched,
+)
 
 LOSS, SCHEDULE, DECAY = "Label smoothing", "Warm-up and cosine", "Which weights decay"
 STEP, CLIP, MIXED = "One step", "Clipping the gradient", "Mixed precision"
+RUN = "One training run"
 CONTRACT = "What every answer owes its caller"
 
 
@@ -80,6 +98,7 @@ def to_decay(*made: str, blocks: int = 2) -> Callable[[Draw], Inputs]:
 def to_train(
     batch: int = 4,
     contrast: float = 1.0,
+    surely: float = 1.0,
     lr: float = 1.0,
     steps: int = 1,
     made: tuple[str, ...] = (),
@@ -90,7 +109,7 @@ def to_train(
 
     `made` says what is special: in "training" mode from the start, "stale" gradients from before, "spare"
     parameter without a gradient, "frozen" first layer, "tied" layers, "head only" in the optimizer. Large
-    `contrast` makes large gradients.
+    `contrast` and `surely`, the spread of the head, make large gradients.
     """
 
     def draw_training(draw: Draw) -> Inputs:
@@ -109,8 +128,8 @@ def to_train(
                 "mix.bias": draw.normal(dim, std=0.5),
                 "again.weight": draw.normal(dim, dim, std=0.5),
                 "again.bias": draw.normal(dim, std=0.5),
-                "head.weight": draw.normal(classes, dim),
-                "head.bias": draw.normal(classes),
+                "head.weight": draw.normal(classes, dim, std=surely),
+                "head.bias": draw.normal(classes, std=surely),
                 **({"spare": draw.normal(dim)} if "spare" in made else {}),
             },
         }  # fmt: skip
@@ -240,7 +259,8 @@ def content(group: Any, names: dict[int, str]) -> Any:
     params = group.get("params", [])
     listed = [params] if isinstance(params, torch.Tensor) else list(params)
     listed = [each[1] if isinstance(each, tuple) else each for each in listed]  # (name, parameter)
-    found = sorted(names.get(id(each), "another tensor") for each in listed)
+    kinds = ["another tensor" if isinstance(each, torch.Tensor) else "no tensor" for each in listed]
+    found = sorted(names.get(id(each), kind) for each, kind in zip(listed, kinds, strict=True))
     return {"params": found, "weight_decay": group.get("weight_decay")}
 
 
@@ -254,6 +274,8 @@ def stepped(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     optimizer = torch.optim.SGD(
         [each for each in trained.parameters() if each.requires_grad], **inputs["_sgd"]
     )
+    steps: list[int] = []
+    optimizer.register_step_pre_hook(lambda *_: steps.append(1))
     for parameter in model.parameters() if "stale" in inputs["_made"] else ():
         parameter.grad = torch.full_like(parameter, 0.5)
     before = mapped(lambda tensor: tensor.detach().clone(), dict(model.named_parameters()))
@@ -266,6 +288,7 @@ def stepped(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     precision = torch.bfloat16 if "autocast_dtype" in inputs else torch.float32
     return {
         **model.notes,
+        "steps of the optimizer": len(steps),
         "the loss": mapped(lambda tensor: tensor.to(precision), losses),
         "the change": mapped(lambda tensor: tensor.to(precision), changes),
         "images after the call": given["images"],
@@ -294,6 +317,11 @@ def sorts_right(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[st
         return f"2 groups expected, yours has {len(groups)}"
     if not all(isinstance(group, dict) for group in groups):
         return "each group is a dict with params and weight_decay"
+    for stray in ("no tensor", "another tensor"):
+        if any(stray in group["params"] for group in groups):
+            return (
+                f"the groups hold {stray.replace('no tensor', 'something')} that is no parameter of the model"
+            )
     for name in expected["names"]:
         places = [place for place in (0, 1) for each in groups[place]["params"] if each == name]
         right = [place for place in (0, 1) if name in wanted[place]["params"]]
@@ -303,8 +331,6 @@ def sorts_right(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[st
             return f"{name} is in no group" if not places else f"{name} is in the groups {len(places)} times"
         if places != right:
             return f"{name} is in the group {'with' if right == [1] else 'without'} weight decay"
-    if any("another tensor" in group["params"] for group in groups):
-        return "the groups hold a tensor that is no trainable parameter of the model"
     return None
 
 
@@ -343,6 +369,9 @@ def steps_right(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[st
             return f"the loss: a Python float expected, yours is {kind}"
         if differ(loss, right):
             return f"the loss is too {'large' if loss > right else 'small'}"
+    taken, right = yours["steps of the optimizer"], expected["steps of the optimizer"]
+    if taken != right:
+        return f"the optimizer takes {'too many steps' if taken and taken > right else 'no step'}"
     for name, right in expected["the change"].items():
         change = yours["the change"].get(name)
         if isinstance(change, torch.Tensor) and right.any() and not change.any():
@@ -519,8 +548,8 @@ TRAIN_STEP = Exercise(
     importance=5,
     probe=stepped,
     cases=(
-        Group("returns the loss of the batch and takes one step of the optimizer", 2, (to_train(made=("training",), max_grad_norm=100.0), to_train(2, made=("training",), max_grad_norm=100.0, sgd={"weight_decay": 0.2})), STEP, judge=steps_right),
-        Group("trains in training mode, whatever the mode was before", 1, (to_train(max_grad_norm=100.0),), STEP, judge=steps_right),
+        Group("returns the loss of the batch and takes one step of the optimizer", 2, (to_train(16, 0.5, 0.2, made=("training",), max_grad_norm=100.0), to_train(24, 0.5, 0.2, made=("training",), max_grad_norm=100.0, sgd={"weight_decay": 0.2})), STEP, judge=steps_right),
+        Group("trains in training mode, whatever the mode was before", 1, (to_train(16, 0.5, 0.2, max_grad_norm=100.0),), STEP, judge=steps_right),
         Group("forgets old gradients, from step to step and from before the first", 1, (to_train(steps=3, lr=0.3, max_grad_norm=100.0, sgd={"momentum": 0.9}), to_train(made=("stale", "spare"), max_grad_norm=None)), STEP, judge=steps_right),
         Group("clips the norm of all gradients together", 2, (to_train(contrast=4.0, max_grad_norm=0.3), to_train(contrast=4.0, lr=2.0), to_train(contrast=4.0, made=("tied",), max_grad_norm=0.5), to_train(contrast=4.0, made=("head only",), max_grad_norm=0.5)), CLIP, judge=steps_right),
         Group("leaves small gradients alone, clips nothing where max_grad_norm is None, and copes with parameters without gradient", 1, (to_train(made=("tied",), max_grad_norm=50.0), to_train(contrast=6.0, max_grad_norm=None), to_train(contrast=4.0, made=("frozen", "spare"), max_grad_norm=0.5)), CLIP, judge=steps_right),
@@ -528,7 +557,7 @@ TRAIN_STEP = Exercise(
     ),
     mistakes=(
         Mistake("forgot to zero the gradients", edited(train_step, ("optimizer.zero_grad()", "pass")), "`backward` adds to the gradients that are there. Without zeroing, every step also repeats all earlier ones."),
-        Mistake("zeroed the gradients after backward", edited(train_step, ("    optimizer.zero_grad()\n", ""), ("loss.backward()\n", "loss.backward()\n    optimizer.zero_grad()\n")), "The gradients are thrown away just before they are used. Zero them before `backward`."),
+        Mistake("zeroed the gradients after backward", edited(train_step, ("    optimizer.zero_grad()\n", ""), ("loss.backward()\n", "loss.backward()\n    optimizer.zero_grad()\n")), "When the optimizer takes its step there are no gradients: they are not made yet, or thrown away again. Zero them before `backward`, and take the step after it."),
         Mistake("zeroed the gradients only after the step", edited(train_step, ("    optimizer.zero_grad()\n", ""), ("optimizer.step()\n", "optimizer.step()\n    optimizer.zero_grad()\n")), "Gradients that were there before the first call still count. Zero them at the start of the step."),
         Mistake("forgot the optimizer's step", edited(train_step, ("optimizer.step()", "pass")), "Gradients alone change nothing: the optimizer has to take its step."),
         Mistake("took the step before backward", edited(train_step, ("    loss.backward()\n", "    optimizer.step()\n    loss.backward()\n"), ("max_grad_norm)\n    optimizer.step()\n", "max_grad_norm)\n")), "The step uses the gradients of `backward`, so it comes after it."),
@@ -543,7 +572,7 @@ TRAIN_STEP = Exercise(
         Mistake("returned a tensor", edited(train_step, ("loss.item()", "loss")), "A tensor keeps the whole graph alive for as long as somebody keeps the loss. Return a float."),
         Mistake("smoothed the labels", edited(train_step, ("model(images), labels)", "model(images), labels, label_smoothing=0.1)")), "This step uses the plain cross-entropy."),
         Mistake("applied softmax before the loss", edited(train_step, ("model(images), labels)", "model(images).softmax(dim=-1), labels)")), "F.cross_entropy takes logits and has the softmax inside."),
-        Mistake("did not clip", edited(train_step, ("nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)", "pass")), "`max_grad_norm` is not used: large gradients go through."),
+        Mistake("did not clip", edited(train_step, ("nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)", "pass")), "Large gradients reach the optimizer. Clip them between `backward`, which makes them, and the step, which uses them."),
         Mistake("clipped always at 1", edited(train_step, ("model.parameters(), max_grad_norm)", "model.parameters(), 1.0)")), "The largest norm is an argument, 1.0 is only its default."),
         Mistake("clipped where None was given", edited(train_step, ("    if max_grad_norm is not None:\n        nn", "    if True:\n        nn"), ("model.parameters(), max_grad_norm)", "model.parameters(), 1.0 if max_grad_norm is None else max_grad_norm)")), "None asks for no clipping at all."),
         Mistake("clipped each value", edited(train_step, ("clip_grad_norm_(", "clip_grad_value_(")), "Clipping value by value turns the gradient into another direction. Clip the norm: scale all of them by one factor."),
@@ -556,7 +585,7 @@ TRAIN_STEP = Exercise(
         Mistake("clipped what the optimizer holds only", edited(train_step, ("model.parameters(), max_grad_norm)", "[each for group in optimizer.param_groups for each in group['params']], max_grad_norm)")), "The norm runs over the model's parameters, also those that this optimizer does not train."),
         Mistake("counted shared parameters twice", edited(train_step, ("nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)", "found = [each.grad for part in model.modules() for each in part.parameters(recurse=False) if each.grad is not None]\n        norm = torch.cat([each.flatten() for each in found]).norm()\n        for each in model.parameters():\n            if each.grad is not None:\n                each.grad *= (max_grad_norm / norm).clamp(max=1)")), "Two layers that share a weight have one gradient. A walk over modules meets it twice, model.parameters() once."),
         Mistake("stopped at a parameter without gradient", edited(train_step, ("nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)", "norm = torch.cat([each.grad.flatten() for each in model.parameters()]).norm()\n        for each in model.parameters():\n            each.grad *= (max_grad_norm / norm).clamp(max=1)")), "A frozen or unused parameter has no gradient: `.grad` is None. Skip those."),
-        Mistake("ignored autocast", edited(train_step, ("enabled=autocast_dtype is not None", "enabled=False")), "`autocast_dtype` is not used."),
+        Mistake("ignored autocast", edited(train_step, ("enabled=autocast_dtype is not None", "enabled=False")), "Autocast is off though a dtype is given: either `autocast_dtype` is not used, or the device type is not that of the images."),
         Mistake("switched autocast always on", edited(train_step, ("dtype=autocast_dtype, enabled=autocast_dtype is not None", "dtype=autocast_dtype or torch.bfloat16")), "Without `autocast_dtype` everything runs in the precision of the model."),
         Mistake("ran backward under autocast too", edited(train_step, ("    loss.backward()\n", "        loss.backward()\n")), "`backward` runs outside of the autocast block; it uses the dtypes that the forward pass chose."),
         Mistake("fixed the device of autocast", edited(train_step, ("images.device.type", "'cuda'"), ("autocast_dtype is not None)", "autocast_dtype is not None and torch.cuda.is_available())")), "Autocast needs the type of the device on which the images are. On another one it does nothing."),
@@ -565,9 +594,101 @@ TRAIN_STEP = Exercise(
     ),
 )  # fmt: skip
 
+TRAIN_STEP_CALL = "train_step(model, images[batch].to(device), labels[batch].to(device), optimizer)"
+TRAIN_LOOP = """
+            {mode}
+            {zero}
+            loss = F.cross_entropy({logits}, labels[batch])
+            loss.backward()
+            {clip}
+            optimizer.step()
+            loss = loss.item()"""
+
+
+def inline(
+    mode: str = "model.train()",
+    zero: str = "optimizer.zero_grad()",
+    logits: str = "model(images[batch])",
+    clip: str = "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+) -> tuple[str, str]:
+    """The edit that writes the training step out, with something changed in it."""
+    return f"loss = {TRAIN_STEP_CALL}", TRAIN_LOOP.format(
+        mode=mode, zero=zero, logits=logits, clip=clip
+    ).strip()
+
+
+def first(line: str) -> tuple[str, str]:
+    """The edit that does something to the model before training."""
+    return "model.to(device)", f"model.to(device)\n    {line}"
+
+
+RATE = "warmup_cosine(step, total_steps, total_steps // 10, peak_lr)"
+OPTIMIZER = "torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=peak_lr)"
+TRAIN_MISTAKES = (
+    Mistake("did not return a dict", edited(train, ('return {"loss": history}', "return history")), 'The result is a dict: `{"loss": [...]}`.'),
+    Mistake("collected a loss for each step", edited(train, ("total += loss * len(batch)", "history.append(loss)"), ("        history.append(total / len(images))", "")), "Count one loss for each epoch: the mean over its images."),
+    Mistake("summed the loss over an epoch", edited(train, ("total / len(images)", "total")), "Divide by the number of images: the loss of an epoch is a mean."),
+    Mistake("ran one epoch too few", edited(train, ("range(epochs)", "range(epochs - 1)")), "`epochs` says how often the training sees every image."),
+    Mistake("trained a copy", edited(train, ("model.to(device)", "model = __import__('copy').deepcopy(model).to(device)")), "The caller keeps the model that you were given. Train that one, in place."),
+    Mistake("never called the optimizer", edited(train, (f"loss = {TRAIN_STEP_CALL}", "loss = F.cross_entropy(model(images[batch]), labels[batch]).item()")), "Looking at the loss changes nothing: go backward, then let the optimizer step."),
+    Mistake("froze the encoder", edited(train, first("[p.requires_grad_(n.startswith('head')) for n, p in model.named_parameters()]")), "Training from scratch moves every parameter, not the head alone."),
+    Mistake("took the position embedding out", edited(train, first("model.pos_embed.requires_grad_(False).zero_()")), "Without positions the model sees a bag of patches. `pos_embed` is trained like the rest."),
+    Mistake("took the residual connections out", edited(train, first("[setattr(b, 'forward', lambda z, f=b.forward: f(z) - z) for b in model.blocks]")), "The model is not yours to change, and without z + ... gradients hardly pass the blocks."),
+    Mistake("took the norms out", edited(train, first("[setattr(b.norm1, 'forward', lambda z: z) for b in model.blocks]")), "The model is not yours to change: train it as it came."),
+    Mistake("kept old gradients", edited(train, inline(zero="")), "`backward` adds to what is in `.grad`. Set the gradients to zero in each step."),
+    Mistake("trained in evaluation mode", edited(train, inline(mode="model.eval()")), "In evaluation mode dropout does nothing. Call `model.train()` before training."),
+    Mistake("shuffled images without their labels", edited(train, ("labels[batch]", "labels[batch.sort().values]")), "Index images and labels with the same batch of numbers."),
+    Mistake("used only the first batch of an epoch", edited(train, (".split(batch_size)", ".split(batch_size)[:1]")), "An epoch goes through all images, batch by batch."),
+    Mistake("left out the warm-up", edited(train, ("total_steps // 10", "0")), "Adam's first steps rest on a handful of gradients. Start small: warm up over a tenth of the steps."),
+    Mistake("warmed up to the end", edited(train, ("total_steps // 10", "total_steps")), "After the first tenth the rate falls again. Yours still rises in the last step."),
+    Mistake("kept the learning rate constant", edited(train, (RATE, "peak_lr")), "Without decay the last steps are as wild as the first. Set `lr` in every step from the schedule."),
+    Mistake("counted epochs in a schedule of steps", edited(train, ("            step += 1\n", ""), ("        total = 0.0", "        total = 0.0\n        step += 1")), "The schedule is asked for a step, and yours only counts epochs: it never leaves the warm-up."),
+    Mistake("let everything decay", edited(train, (OPTIMIZER, "torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=weight_decay)")), "Biases, norms, cls_token and pos_embed are not to decay: use weight_decay_groups."),
+    Mistake("ignored weight_decay", edited(train, ("groups(model, weight_decay)", "groups(model, 0.0)")), "`weight_decay` goes to the optimizer, for the weights of the layers."),
+    Mistake("took a learning rate 100 times too high", edited(train, (RATE, f"100 * {RATE}")), "`peak_lr` is the highest rate. Ten times more and training breaks down."),
+    Mistake("took a learning rate 100 times too low", edited(train, (RATE, f"{RATE} / 100")), "`peak_lr` is the highest rate. With a hundredth of it the model hardly moves within its epochs."),
+    Mistake("never shuffled", edited(train, ("torch.randperm(len(images))", "torch.arange(len(images))")), "Equal batches in every epoch repeat the same noise. Draw a new order for each epoch."),
+    Mistake("did not use the seed", edited(train, ("torch.manual_seed(seed)", "torch.seed()")), "Without a seed nobody can repeat your run. Seed what draws the order."),
+    Mistake("fixed the seed", edited(train, ("torch.manual_seed(seed)", "torch.manual_seed(0)")), "The caller chooses the seed: runs with different seeds show how much is luck."),
+    Mistake("took the softmax before the cross-entropy", edited(train, inline(logits="model(images[batch]).softmax(1)")), "`F.cross_entropy` takes logits; it has the softmax inside."),
+)  # fmt: skip
+
+# These cost little on 1000 digits, so that no check of a run this small can tell; `make calibrate` shows it.
+HARMLESS = (
+    Mistake("made a new optimizer in every step", edited(train, (f"            loss = {TRAIN_STEP_CALL}", f"            optimizer = torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=optimizer.param_groups[0]['lr'])\n            loss = {TRAIN_STEP_CALL}")), "AdamW remembers means of gradients from step to step. Make it once, before the loop."),
+    Mistake("did not clip", edited(train, inline(clip="")), "One bad batch can undo many good ones: clip the gradients at norm 1."),
+)  # fmt: skip
+
+WATCHED = training(64, epochs=10, batch_size=8, peak_lr=1e-2, weight_decay=0.5)
+
+TRAIN = Exercise(
+    name="train",
+    points=20,
+    reference=train,
+    minutes=45,
+    difficulty=4,
+    importance=5,
+    probe=trained,
+    seconds=60,
+    trains=True,
+    cases=(
+        Group("returns one loss for each epoch, and the first is near ln K", 1, (training(200, epochs=2, batch_size=20, peak_lr=1e-6, weight_decay=0.05),), RUN, judge=starts_at_chance),
+        Group("learns one batch by heart", 3, (training(40, epochs=100, batch_size=40, peak_lr=5e-3, weight_decay=0.0, kept={"floor": 0.95}),), RUN, judge=fits_one_batch),
+        Group("moves every parameter", 2, (training(200, epochs=4, batch_size=20, peak_lr=3e-3, weight_decay=0.0),), RUN, judge=moves_everything),
+        Group("trains in training mode, on new batches in every epoch, with fresh gradients", 2, (WATCHED,), RUN, watched, steps_well),
+        Group("warms the learning rate up and lets it fall", 2, (WATCHED,), RUN, watched, schedules),
+        Group("lets weights decay, and nothing else", 2, (WATCHED,), RUN, watched, decays),
+        Group("gives the same result for the same seed", 2, (training(100, epochs=2, batch_size=20, peak_lr=3e-3, weight_decay=0.05),), RUN, repeated, repeats),
+        Group("makes the loss fall", 1, (training(300, epochs=20, batch_size=30, peak_lr=5e-3, weight_decay=0.05, kept={"share": 0.6}),), RUN, judge=falls),
+        Group("leaves a state that gives the same predictions elsewhere", 1, (training(200, 50, epochs=2, batch_size=20, peak_lr=3e-3, weight_decay=0.05),), RUN, judge=reproduces),
+        Group("classifies new images as well as the reference, less a margin", 4, (training(1000, 797, epochs=20, batch_size=50, peak_lr=5e-3, weight_decay=0.05, kept=enough("train")),), RUN, judge=generalises),
+    ),
+    mistakes=TRAIN_MISTAKES,
+)  # fmt: skip
+
 ASSIGNMENT = Assignment(
     name="training",
     title="Training a ViT from scratch",
     chapter="08_training",
-    exercises=(SMOOTHED_CROSS_ENTROPY, WARMUP_COSINE, WEIGHT_DECAY_GROUPS, TRAIN_STEP),
+    exercises=(SMOOTHED_CROSS_ENTROPY, WARMUP_COSINE, WEIGHT_DECAY_GROUPS, TRAIN_STEP, TRAIN),
 )
