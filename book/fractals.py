@@ -14,7 +14,7 @@ from torch import Tensor
 
 MAPS = (2, 6)  # a class has two to six maps
 STRETCH = 0.9  # no map makes any distance longer than this share of it, so that no walk runs away
-CHANGE = 0.12  # standard deviation of the change of A and b between instances
+CHANGE = 0.08  # standard deviation of the change of A and b between instances
 WALKS, STEPS, WARM_UP = 96, 48, 12
 FILLED = (0.12, 0.75)  # the share of pixels that a class may fill: neither a dot nor a blot
 
