@@ -131,6 +131,50 @@ def test_digits_are_learnt(tmp_path):
     assert lines(tmp_path, "accuracy")[-1] > 0.7
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_run_is_the_recipe_written_out(optimizer, folder, tmp_path):
+    """Adam or momentum, decay, warm-up, clipping and averaging by hand, over the images in the line's order."""
+    made = tiny(optimizer=optimizer, averaging=0.6, clip_norm=1.2, weight_decay=0.2, augment="none")
+    train(made, options(folder, tmp_path, precision="float64"))
+
+    found = images.find(str(folder))
+    views, line = stream.Views(found, made), stream.Line(len(found), made.seed)
+    model = start.build(made, 3, None).double()
+    weights = dict(model.named_parameters())
+    average = {name: weight.detach().clone() for name, weight in weights.items()}
+    first, second = ({name: torch.zeros_like(w) for name, w in weights.items()} for _ in range(2))
+    losses, lengths = [], []
+    for step in range(12):
+        rate = 0.01 * ((step + 1) / 3 if step < 3 else (1 + math.cos(math.pi * (step - 3) / 9)) / 2)
+        pixels, labels = zip(*(views[line[4 * step + i]] for i in range(4)), strict=True)
+        logits = model(torch.stack(pixels).double() / 127.5 - 1)
+        loss = -logits.log_softmax(dim=1)[range(4), labels].mean()
+        gradients = torch.autograd.grad(loss, [*weights.values()])
+        length = sum((g**2).sum() for g in gradients).sqrt().item()
+        losses.append(loss.item())
+        lengths.append(length)
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+            g = gradient * min(1, 1.2 / length)
+            matrix = name.endswith(".weight") and weight.ndim > 1
+            if optimizer == "sgd":
+                first[name] = 0.9 * first[name] + g + 0.2 * matrix * weight.detach()
+                change = first[name]
+            else:
+                first[name] = 0.9 * first[name] + 0.1 * g
+                second[name] = 0.999 * second[name] + 0.001 * g**2
+                mean, square = first[name] / (1 - 0.9 ** (step + 1)), second[name] / (1 - 0.999 ** (step + 1))
+                change = mean / (square.sqrt() + 1e-8) + 0.2 * matrix * weight.detach()
+            weight.data -= rate * change
+            average[name] = 0.6 * average[name] + 0.4 * weight.detach()
+
+    assert max(lengths) > 1.2 > min(lengths), "clipping has to matter for some steps only"
+    assert lines(tmp_path) == pytest.approx(losses, rel=1e-6)
+    state = checkpoint.read(checkpoint.find(tmp_path)[0])
+    for name, weight in weights.items():
+        assert torch.allclose(state["model"][name], weight, atol=1e-6), name
+        assert torch.allclose(state["average"][name], average[name], atol=1e-6), name
+
+
 def test_batch_that_processes_cannot_share_equally_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"batch_size=4 cannot be cut into equal parts .* 1 processes and 3"):
         train(tiny(), options(folder, tmp_path, passes=3))

@@ -18,7 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -60,14 +62,14 @@ def joined() -> Iterator[Processes]:
     if world == 1:
         yield Processes(rank, world, device)
         return
-    store = _own_part(next(dist.rendezvous("env://"))[0], rank, world)
+    store = _own_part(next(rendezvous("env://"))[0], rank, world)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     yield Processes(rank, world, device)
     dist.destroy_process_group()  # after an error it could wait for processes that no longer answer
 
 
-def _own_part(store: dist.Store, rank: int, world: int) -> dist.Store:
+def _own_part(store: Store, rank: int, world: int) -> Store:
     """Return the part of torchrun's store that belongs to this start of the processes.
 
     torchrun keeps one store over restarts, where the addresses of killed processes still stand. Its count of
@@ -79,7 +81,7 @@ def _own_part(store: dist.Store, rank: int, world: int) -> dist.Store:
     if rank > 0:
         start = store.get(f"reply/{name}").decode()
         store.set(f"{start}/knows/{rank}", "")
-        return dist.PrefixStore(start, store)
+        return PrefixStore(start, store)
     missing = set(range(1, world))
     while missing:
         for other in missing:
@@ -87,7 +89,7 @@ def _own_part(store: dist.Store, rank: int, world: int) -> dist.Store:
                 store.set(f"reply/{store.get(f'asks/{other}').decode()}", name)
         missing = {other for other in missing if not store.check([f"{name}/knows/{other}"])}
         time.sleep(0.01)
-    return dist.PrefixStore(name, store)
+    return PrefixStore(name, store)
 
 
 def shard(model: nn.Module, processes: Processes, half: bool) -> None:
