@@ -39,8 +39,10 @@ class MultiHeadSelfAttention(nn.Module):
 
     def forward(self, z: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """Let every token gather from all tokens."""
-        q, k, v = self.qkv(z).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Each is (B, h, N, d). Fused: softmax(q kᵀ / √d) v as in lowlevel.py, without the N × N weights.
+        # Taken apart before the heads move to the front: backward then joins their gradients without a copy.
+        parts = self.qkv(z).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # each (B, h, N, d)
+        # Fused: softmax(q kᵀ / √d) v as in lowlevel.py, without the N × N weights.
         heads = F.scaled_dot_product_attention(q, k, v)
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
 
