@@ -133,7 +133,7 @@ def test_digits_are_learnt(tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_run_is_the_recipe_written_out(optimizer, folder, tmp_path):
-    """Adam or momentum, decay, warm-up, clipping and averaging by hand, over the images in the line's order."""
+    """Adam or momentum, decay, warm-up, clipping and averaging by hand, on the images of the line."""
     made = tiny(optimizer=optimizer, averaging=0.6, clip_norm=1.2, weight_decay=0.2, augment="none")
     train(made, options(folder, tmp_path, precision="float64"))
 
