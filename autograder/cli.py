@@ -122,6 +122,11 @@ change since the last run is not graded again. Manual points and comments stay."
         help="only this student; can be given several times",
     )
     made.add_argument("--force", action="store_true", help="grade again what has a stored verdict")
+    made.add_argument(
+        "--pending",
+        action="store_true",
+        help="only complete points that wait for a GPU, on a machine that has one",
+    )
     _course(made)
     _sandbox(made)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autograder.sandbox import Sandbox
+    from autograder.spec import Assignment
 
 DONE, FAULTY, CANNOT_START, NO_SANDBOX, STOPPED = 0, 1, 2, 3, 130
 LOUD = """
@@ -113,6 +114,10 @@ def grade(arguments: argparse.Namespace) -> int:
     assignment = load(arguments.assignment)
     course_folder = _folder(arguments)
     start = _starter(arguments, assignment.allow)
+    students = _pending(arguments, assignment) if arguments.pending else arguments.student
+    if arguments.pending and not students:
+        print("no points wait for a GPU")
+        return DONE
     columns = (
         TextColumn("Grading {task.description}"),
         BarColumn(),
@@ -124,7 +129,7 @@ def grade(arguments: argparse.Namespace) -> int:
         bar = progress.add_task(assignment.name, total=None)
         begin = time.perf_counter()
         outcome = bulk.grade(
-            course, assignment, start, arguments.workers, arguments.force, arguments.student,
+            course, assignment, start, arguments.workers, arguments.force, students,
             step=lambda done, total: progress.update(bar, completed=done, total=total),
         )  # fmt: skip
         seconds = time.perf_counter() - begin
@@ -137,6 +142,25 @@ def grade(arguments: argparse.Namespace) -> int:
     for student, problem in sorted(outcome.failures.items()):
         print(f"autograder: {printable(student)} could not be graded: {printable(problem)}", file=sys.stderr)
     return FAULTY if outcome.failures else DONE
+
+
+def _pending(arguments: argparse.Namespace, assignment: "Assignment") -> list[str]:
+    """Return the students with points that wait for a GPU. Raises Stop where they cannot be checked."""
+    from autograder.grading import gpu, report
+    from autograder.grading.secret import own_folder
+
+    if arguments.force:
+        raise Stop("--pending completes what waits and --force grades anew; give one of them")
+    for exercise in assignment.exercises:
+        if gpu.points(exercise) and (problem := gpu.obstacle(exercise)):
+            raise Stop(f"{exercise.name} cannot be checked on a GPU here: {problem}")
+    kept = report.kept_verdicts(own_folder(_folder(arguments)), assignment.name)
+    return [
+        student
+        for student, verdict in kept.items()
+        if any(each["status"] == "pending" for each in verdict["exercises"].values())
+        and (not arguments.student or student in arguments.student)
+    ]
 
 
 def feedback(arguments: argparse.Namespace) -> int:

@@ -107,12 +107,16 @@ class Exercise:
         if total != self.points:
             raise ValueError(f"{self.name}: the groups' points add up to {total}, points is {self.points}")
 
-    def drawn(self, secret: bytes, assignment: str) -> list["Case"]:
-        """Return every case with its inputs drawn from the secret, the exercise and the case's number."""
+    def drawn(self, secret: bytes, assignment: str, gpu: bool = False) -> list["Case"]:
+        """Return every case with its inputs drawn from the secret, the exercise and the case's number.
+
+        With `gpu` these are the cases that need one, otherwise all others.
+        """
         cases: list[Case] = []
-        for group in self.cases:
-            for make in group.inputs:
-                label = f"{assignment}/{self.name}/{len(cases)}".encode()
+        numbered = enumerate((group, make) for group in self.cases for make in group.inputs)
+        for number, (group, make) in numbered:
+            if group.gpu == gpu:
+                label = f"{assignment}/{self.name}/{number}".encode()
                 seed = int.from_bytes(hmac.digest(secret, label, hashlib.sha256)[:7], "big")
                 cases.append(Case(group, group.probe or self.probe, make(Draw(seed))))
         return cases

@@ -6,19 +6,28 @@ count never enter the sandbox.
 """
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from autograder.probes import Inputs
+from autograder.reference import fractal_vit
+from autograder.reference.fine_tuning import adapt_state_dict
 from autograder.spec import Draw
 from autograder.training_checks import SmallViT
 
+FOLDER = "AUTOGRADER_IMAGES"  # the environment variable that names images for the checks on a GPU
 CALIBRATION = Path(__file__).with_name("calibration.json")
+UNCALIBRATED = {"reference": 1.0, "floor": 0.0}
 MODEL = {
     "image_size": 8,
     "patch_size": 2,
@@ -28,6 +37,18 @@ MODEL = {
     "depth": 2,
     "num_heads": 4,
     "mlp_dim": 64,
+}
+
+
+LARGER = {
+    "image_size": 32,
+    "patch_size": 4,
+    "in_channels": 3,
+    "num_classes": 10,
+    "dim": 192,
+    "depth": 6,
+    "num_heads": 3,
+    "mlp_dim": 768,
 }
 
 
@@ -53,10 +74,30 @@ def started(draw: Draw, **sizes: int) -> dict[str, torch.Tensor]:
         return dict(SmallViT(**sizes).state_dict())
 
 
-def enough(exercise: str) -> dict[str, float]:
+def enough(exercise: str, tier: str = "cpu") -> dict[str, float]:
     """Return the reference's accuracy and the one that is enough, as `make calibrate` measured them."""
-    measured = json.loads(CALIBRATION.read_text())["cpu"].get(exercise, {"reference": 1.0, "floor": 0.0})
+    measured = json.loads(CALIBRATION.read_text()).get(tier, {}).get(exercise, UNCALIBRATED)
     return {name: measured[name] for name in ("reference", "floor")}
+
+
+def fine_tuning(
+    count: int, tests: int = 0, *, batch_size: int, kept: dict[str, Any] | None = None, **call: Any
+) -> Callable[[Draw], Inputs]:
+    """Draw as `training` does, for the model pre-trained on fractals: a new head, and larger digits."""
+    make = training(count, tests, batch_size=batch_size, kept=kept, **call)
+
+    def draw_fine_tuning(draw: Draw) -> Inputs:
+        inputs, size = make(draw), fractal_vit.SIZES["image_size"]
+        state = adapt_state_dict(
+            fractal_vit.pretrained_state(), fractal_vit.SIZES["patch_size"], size, size, 10
+        )
+        larger = {
+            name: F.interpolate(inputs[name], (size, size), mode="bilinear", align_corners=False)
+            for name in ("images", "_test_images")
+        }
+        return {**inputs, **larger, "_model": {**fractal_vit.SIZES, "num_classes": 10}, "_state": state}
+
+    return draw_fine_tuning
 
 
 def training(
@@ -80,3 +121,48 @@ def training(
         }
 
     return draw_training
+
+
+def image_folder() -> Path | None:
+    """Return the folder of images, one sub-folder a class, that checks on a GPU draw from, or None."""
+    named = os.environ.get(FOLDER)
+    return Path(named) if named and Path(named).is_dir() else None
+
+
+@cache
+def _photographs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all images of the folder, (n, 3, size, size) from 0 to 255, and labels."""
+    folder = image_folder()
+    if folder is None:
+        raise ValueError(f"{FOLDER} must name a folder of images, one sub-folder a class")
+    to_size = v2.Compose([v2.PILToTensor(), v2.Resize((size, size)), v2.Lambda(lambda image: image[:3])])
+    pairs = ImageFolder(str(folder), transform=to_size)
+    loader = DataLoader(pairs, batch_size=512, num_workers=min(8, os.cpu_count() or 1))
+    images, labels = zip(*loader, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def on_gpu(
+    count: int, tests: int = 0, *, batch_size: int, kept: dict[str, Any] | None = None, **call: Any
+) -> Callable[[Draw], Inputs]:
+    """Draw a larger model for photographs of 32 x 32 pixels, mirrored and relabelled anew by every draw."""
+
+    def draw_on_gpu(draw: Draw) -> Inputs:
+        images, labels = _photographs(LARGER["image_size"])
+        order = draw.order(len(labels))[: count + max(tests, 1)]
+        images, labels = images[order][:, draw.order(3)], draw.order(10)[labels[order] % 10]
+        images = images.flip(3) if draw.integer(0, 1) else images
+        return {
+            "images": images[:count].contiguous(),
+            "labels": labels[:count],
+            "batch_size": batch_size,
+            "seed": draw.integer(1, 10_000),
+            "device": "cuda",
+            **call,
+            "_model": LARGER,
+            "_state": started(draw, **LARGER),
+            "_test_images": images[count:].contiguous(),
+            "_kept": {"labels": labels[count:], **(kept or {})},
+        }
+
+    return draw_on_gpu

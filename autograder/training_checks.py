@@ -6,6 +6,7 @@ never enter the sandbox. This file needs torch only: it is bound into the sandbo
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -124,9 +125,9 @@ class WatchedViT(SmallViT):
 # Probes. `_model` holds the arguments of SmallViT, `_state` its state before training.
 
 
-def trained(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
+def trained(answer: Callable[..., Any], inputs: Inputs, make: Callable[..., SmallViT] = SmallViT) -> Outputs:
     """What the answer returns, the state of the model after training, and its logits for `_test_images`."""
-    model = SmallViT(**inputs["_model"])
+    model = make(**inputs["_model"])
     model.load_state_dict(mapped(torch.clone, inputs["_state"]))
     history = answer(model, **arguments(inputs))
     after = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
@@ -165,6 +166,44 @@ def repeated(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
         torch.manual_seed(number)
         states.append(trained(answer, {**inputs, "seed": each})["state"])
     return {"states": states}
+
+
+class WatchedOnGpu(SmallViT):
+    """Notes whether forward passes of training compute in bfloat16."""
+
+    low: tuple[bool, ...] = ()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits = super().forward(images)
+        if torch.is_grad_enabled():
+            self.low = (*self.low, logits.dtype == torch.bfloat16)
+        return logits
+
+
+def trained_on_gpu(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
+    """As `trained`, for images from 0 to 255; and how many passes ran in bfloat16, how many calls waited."""
+    given = dict(inputs)
+    for name in ("images", "_test_images"):
+        given[name] = given[name].float() / 127.5 - 1
+    models: list[WatchedOnGpu] = []
+
+    def make(**sizes: int) -> WatchedOnGpu:
+        models.append(WatchedOnGpu(**sizes))
+        return models[-1]
+
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        watching = torch.cuda.is_available()
+        if watching:
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            outputs = trained(answer, given, make)
+        finally:
+            if watching:
+                torch.cuda.set_sync_debug_mode("default")
+    called = [each for each in waits if "synchronizing" in str(each.message)]
+    return {**outputs, "low": list(models[0].low), "waits": len(called)}
 
 
 # Judges. They compare with nothing that the reference did: `expected` is empty.
@@ -226,15 +265,16 @@ def steps_well(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
     """Judge the mode of the model, the batches, and whether old gradients count."""
     if problem := _stopped(yours):
         return problem
-    epochs, count = inputs["epochs"], len(inputs["images"])
+    count = len(inputs["images"])
+    epochs = inputs["epochs"] if "epochs" in inputs else inputs["steps"] * inputs["batch_size"] // count
     batches, modes = yours["batches"], yours["training"]
     if sum(modes) <= len(modes) / 2:  # passes that only measure may be in evaluation mode
         return "the model is not in training mode while it is trained"
     if yours["images"] < 0.8 * epochs * count:
-        return f"in {epochs} epochs of {count} images the model sees fewer images than that"
+        return f"{epochs} times {count} images are due, and the model sees fewer"
     half = len(batches) // epochs
     if half and sorted(batches[:half]) == sorted(batches[half : 2 * half]):
-        return "every epoch has the same batches: shuffle the images anew"
+        return "every pass over the images has the same batches: shuffle them anew"
     if yours["backwards"] >= epochs and yours["fresh"] < yours["backwards"] / 4:
         return "gradients of earlier steps are still there in later ones"
     return None
@@ -268,6 +308,32 @@ def decays(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
         return f"weight decay changes {wrong[0]}; biases, norms, cls_token and pos_embed are to be left out"
     if shrunk[weight] > 0.98:
         return "weight decay does not make the weights of a layer smaller"
+    return None
+
+
+def coasts(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge momentum and a falling rate of SGD, from the steps of a parameter with a constant gradient."""
+    if problem := _stopped(yours):
+        return problem
+    steps = yours["steps"]
+    if len(steps) < 3 or not all(map(math.isfinite, steps)):
+        return "the optimizer moves nothing"
+    if max(steps) < 1.5 * steps[0]:
+        return "equal gradients do not add up from step to step: the momentum is missing"
+    if steps[-1] > 0.5 * max(steps):
+        return "the last step is not much smaller than the largest: the learning rate does not decay"
+    return None
+
+
+def clips_and_keeps(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge the first step of SGD, which clipping bounds, and that no parameter decays."""
+    if problem := _stopped(yours):
+        return problem
+    if yours["steps"] and yours["steps"][0] > 2 * inputs["lr"]:
+        return "a huge gradient makes a huge step: clip the gradients at norm 1"
+    decayed = [name for name in WatchedViT.still if not abs(yours["shrunk"][name] - 1) < SAME]
+    if decayed:
+        return f"{decayed[0]} changes though its gradient is zero: there is no weight decay in fine-tuning"
     return None
 
 
@@ -306,6 +372,45 @@ def generalises(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None
         f"{share:.1%} of {len(kept['labels'])} new images are classified right. The reference gets "
         f"{kept['reference']:.1%} with the same budget, and {kept['floor']:.1%} are enough"
     )
+
+
+def learns_photographs(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge the accuracy of a model that was trained on a GPU."""
+    pixels = {**inputs, "_test_images": inputs["_test_images"].float() / 127.5 - 1}
+    return generalises(yours, expected, pixels)
+
+
+def autocasts(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge whether training passes compute in bfloat16."""
+    if problem := _stopped(yours):
+        return problem
+    low = yours["low"]
+    return (
+        None if sum(low) > len(low) / 2 else "the model's output is not bfloat16: autocast is not in effect"
+    )
+
+
+def never_waits(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge whether the processor waits for the GPU less than once in four steps."""
+    if problem := _stopped(yours):
+        return problem
+    steps = inputs["epochs"] * math.ceil(len(inputs["images"]) / inputs["batch_size"])
+    if yours["waits"] <= steps / 4:
+        return None
+    return (
+        "the loop waits for the GPU again and again; `.item()`, `float(loss)` and `.to(device)` inside it do"
+    )
+
+
+def keeps_up(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
+    """Judge time and memory that the grader measured, for the answer and for the reference."""
+    if problem := _stopped(yours):
+        return problem
+    if yours["seconds"] > 2 * expected["seconds"]:
+        return f"training takes {yours['seconds'] / expected['seconds']:.1f} times as long as the reference's"
+    if yours["bytes"] > 1.5 * expected["bytes"]:
+        return f"training takes {yours['bytes'] / expected['bytes']:.1f} times the memory of the reference's"
+    return None
 
 
 def _stopped(yours: Outputs) -> str | None:

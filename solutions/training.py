@@ -22,6 +22,7 @@
 # | `warmup_cosine` | how large is the learning rate of this step? |
 # | `weight_decay_groups` | which parameters are pulled towards zero, and which are not? |
 # | `train_step` | what happens, and in which order, for one batch? |
+# | `train` | how do the pieces make a model that knows digits? |
 #
 # The paper trained with all of them (Dosovitskiy et al., 2020, appendix B.1). Chapter 8 of the book explains
 # every step and measures what each piece is worth.
@@ -439,11 +440,114 @@ plt.show()
 # little with new images. For those, the same number of steps on more images is worth more.
 
 # %% [markdown]
+# ## 5 · A whole run
+#
+# `train(model, images, labels, *, epochs, batch_size, peak_lr, weight_decay, seed, device)` puts the pieces
+# together. It trains `model` in place and returns `{"loss": [...]}`, the mean loss of each epoch as a number.
+#
+# * Seed first, so that the same seed gives the same result and another one another.
+# * Every epoch goes through all images, in a new random order, `batch_size` at a time. Images keep their
+#   labels.
+# * AdamW with your groups. The learning rate is set before every step: warm-up over the first tenth of all
+#   steps up to `peak_lr`, then the cosine to zero.
+# * Each step as in `train_step`. On a GPU (`device` is "cuda") the forward pass runs under bfloat16 autocast.
+#
+# This answer is not compared with numbers. It is *used*: the check lets it train a small model and looks at
+# what came out. It asks what you should ask of every training loop:
+#
+# 1. Is the first loss near ln K?
+# 2. Can it learn one batch by heart?
+# 3. Does every parameter move?
+# 4. Is the model in training mode, are the batches new in every epoch, are old gradients gone?
+# 5. Does the loss fall, and how many *new* images are classified right?
+#
+# The check trains several times and takes 10 to 30 seconds. Grading does the same with other digits, other
+# classes and a label list that your code never sees.
+#
+# <details><summary>Hint 1: counting steps</summary>
+#
+# An epoch has `math.ceil(len(images) / batch_size)` steps. Count them from 1 through all epochs, and ask
+# `warmup_cosine` for each one.
+# </details>
+#
+# <details><summary>Hint 2: a new order</summary>
+#
+# `torch.randperm(n)` is a random order of n numbers. `.split(batch_size)` cuts it into batches. Use a batch
+# of numbers to index images *and* labels.
+# </details>
+#
+# <details><summary>Hint 3: the mean over an epoch</summary>
+#
+# The last batch may be smaller. Add up loss times batch length, and divide by the number of images.
+# </details>
+#
+# <details><summary>Hint 4: fast on a GPU</summary>
+#
+# A GPU works behind Python's back, until Python asks for a number: `.item()` waits for all that is queued.
+# So do not call `train_step` in the loop, which returns a number; write its lines here and add up
+# `loss.detach()`. Ask for the number once an epoch. Move all images to the device before the loop.
+# </details>
+
+
+# %% exercise="train"
+def train(model, images, labels, *, epochs, batch_size, peak_lr, weight_decay, seed, device):
+    """Train the model in place; return {"loss": the mean loss of each epoch}.
+
+    images: (n, C, H, W), labels: (n,). device: a word such as "cpu" or "cuda".
+    """
+    ### BEGIN SOLUTION
+    torch.manual_seed(seed)
+    model.to(device).train()
+    images, labels = images.to(device), labels.to(device)
+    optimizer = torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=peak_lr)
+    total_steps = epochs * math.ceil(len(images) / batch_size)
+    step, history = 0, []
+    for _ in range(epochs):
+        total = torch.zeros((), device=device)
+        for batch in torch.randperm(len(images)).to(device).split(batch_size):
+            step += 1
+            for group in optimizer.param_groups:
+                group["lr"] = warmup_cosine(step, total_steps, total_steps // 10, peak_lr)
+            optimizer.zero_grad()
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+                loss = F.cross_entropy(model(images[batch]), labels[batch])
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        history.append(total.item() / len(images))
+    return {"loss": history}
+    ### END SOLUTION
+
+
+# %% check="train"
+check(train)
+
+# %% [markdown]
+# **Try it.** The toy again, with 50, 200 or 800 images and the same number of steps. Does the loss on the training images tell how
+# good the model is on new ones? Try fewer images.
+
+# %%
+for count in (50, 200, 800):
+    torch.manual_seed(0)
+    model = VisionTransformer(16, 4, 1, num_classes=3, dim=32, depth=2, num_heads=4, mlp_dim=64)
+    images, labels = toy(count, seed=3)
+    history = train(
+        model, images, labels, epochs=3200 // count, batch_size=25,
+        peak_lr=3e-3, weight_decay=0.05, seed=0, device="cpu",
+    )  # fmt: skip
+    with torch.no_grad():
+        right = (model.eval()(new_images).argmax(1) == new_labels).float().mean()
+    print(f"{count} images: last loss {history['loss'][-1]:.3f}, new images right {right:.0%}")
+
+# %% [markdown]
 # ## What you know now
 #
 # * Cross-entropy is computed from log-probabilities, and smoothing gives every class a share of the target.
 # * The learning rate is a function of the step: up in a straight line, down along half a cosine.
 # * Matrices decay; biases, norms, [CLS] and positions do not, and the zero has to be written out.
 # * The order of a step matters: mode, old gradients, forward, backward, clip, step.
+# * A training loop earns trust by passing tests: ln K at the start, one batch by heart, the same result for
+#   the same seed.
 #
 # Next: the assignment `fine_tuning` starts from a model that has been trained already.

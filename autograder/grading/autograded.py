@@ -87,6 +87,11 @@ def scores(
     return given
 
 
+def waiting(verdict: Verdict) -> frozenset[str]:
+    """Return the names of the check cells that have points waiting for a GPU."""
+    return frozenset(CHECK + name for name, each in verdict.exercises.items() if each.status == "pending")
+
+
 def comments(submission: Submission, sources: Mapping[str, SourceCell]) -> dict[str, str | None]:
     """Return nbgrader's own comment on every answer that is as it was released: "No response."."""
     answers = {name: source for name, source in sources.items() if source.metadata["solution"]}

@@ -80,7 +80,14 @@ def grade(
             return _Done(
                 verdict,
                 stored,
-                Entry(student, moment, autograded.scores(submission, verdict, book.cells), comments, changed),
+                Entry(
+                    student,
+                    moment,
+                    autograded.scores(submission, verdict, book.cells),
+                    comments,
+                    changed,
+                    autograded.waiting(verdict),
+                ),
             )
 
         with Pool(grader, workers, start, store, force) as pool:

@@ -17,12 +17,21 @@ _ONE_AT_A_TIME = threading.Lock()  # probes start from a fixed random state, and
 
 @dataclass(frozen=True)
 class Expected:
-    """The hidden cases of one exercise, the request that the sandbox gets, and the reference's outputs."""
+    """The hidden cases of one exercise, the request that the sandbox gets, and the reference's outputs.
+
+    These are the cases for any machine, or those that need a GPU.
+    """
 
     exercise: Exercise
     cases: list[Case]
     outputs: list[Outputs]
+    sources: str
     request: bytes
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that these cases belong to, in order."""
+        return list({id(case.group): case.group for case in self.cases}.values())
 
     def numbers(self, group: Group) -> list[int]:
         """Return the numbers of the cases of a group."""
@@ -47,16 +56,17 @@ class Expected:
         return found
 
     @classmethod
-    def of(cls, exercise: Exercise, assignment: str, secret: bytes) -> "Expected":
+    def of(cls, exercise: Exercise, assignment: str, secret: bytes, gpu: bool = False) -> "Expected":
         """Draw the cases from the secret and run the reference on them."""
-        cases = exercise.drawn(secret, assignment)
+        cases = exercise.drawn(secret, assignment, gpu)
+        sources = _sources(cases)
         request = {
-            "sources": _sources(cases),
+            "sources": sources,
             "cases": [{"probe": case.probe.__name__, "inputs": case.sent} for case in cases],
             "trace": bool(exercise.forbid or exercise.operators),
         }
         outputs = [{} if exercise.trains else _observed(case, exercise.reference) for case in cases]
-        return cls(exercise, cases, outputs, pack.pack(request))
+        return cls(exercise, cases, outputs, sources, pack.pack(request))
 
 
 def _observed(case: Case, answer: Any) -> Outputs:

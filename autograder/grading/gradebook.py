@@ -50,8 +50,9 @@ class SourceCell:
 class Entry:
     """What the gradebook gets for one student.
 
-    `scores` and `comments` are by cell name. A score of None leaves the cell to a person. `changed` says
-    whether the student's work or its outcome differs from what was there before.
+    `scores` and `comments` are by cell name. A score of None leaves the cell to a person; cells `waiting` for
+    a GPU show as needing grading too. `changed` says whether the student's work or its outcome differs from
+    what was there before.
     """
 
     student: str
@@ -59,6 +60,7 @@ class Entry:
     scores: dict[str, float | None]
     comments: dict[str, str | None]
     changed: bool = True
+    waiting: frozenset[str] = frozenset()
 
 
 class Gradebook:
@@ -210,7 +212,8 @@ class Gradebook:
             row, auto = self._grades[notebook, cell], entry.scores.get(name)
             by_hand = row.manual_score is not None
             fresh = entry.changed or auto != row.auto_score
-            review = (by_hand or auto is None) if fresh else row.needs_manual_grade
+            open_ = by_hand or auto is None or name in entry.waiting
+            review = open_ if fresh else row.needs_manual_grade
             if auto != row.auto_score or review != row.needs_manual_grade:
                 self._changes[api.Grade].append(
                     {"_id": row.id, "auto_score": auto, "needs_manual_grade": review}

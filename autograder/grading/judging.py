@@ -50,14 +50,14 @@ def result(expected: Expected, reply: bytes, defined: bool) -> Result:
 
 def judged(expected: Expected, outputs: list[Outputs]) -> Result:
     """Return the result of one exercise from what the probes gave for every hidden case."""
-    exercise = expected.exercise
-    problems = [_problem(group, expected, outputs) for group in exercise.cases]
+    exercise, groups = expected.exercise, expected.groups
+    problems = [problem_of(group, expected, outputs) for group in groups]
     failing = [number for number, problem in enumerate(problems) if problem]
-    if not failing:
-        return Result(exercise.points, exercise.points, "passed", f"All {len(problems)} checks hold.")
-    pairs = zip(exercise.cases, problems, strict=True)
+    pairs = zip(groups, problems, strict=True)
     paid = 0 if problems[0] else sum(group.points for group, problem in pairs if not problem)
-    group, (problem, case) = exercise.cases[failing[0]], problems[failing[0]] or ("", 0)
+    if not failing:
+        return Result(paid, exercise.points, "passed", f"All {len(problems)} checks hold.")
+    group, (problem, case) = groups[failing[0]], problems[failing[0]] or ("", 0)
     status = "partial" if paid else "failed"
     raised = outputs[case].get("raised")
     if raised and failing[0] == 0 and "raised" not in expected.outputs[case]:
@@ -80,7 +80,7 @@ def judged(expected: Expected, outputs: list[Outputs]) -> Result:
     return Result(paid, exercise.points, status, " ".join(parts), mistake)
 
 
-def _problem(group: Group, expected: Expected, outputs: list[Outputs]) -> tuple[str, int] | None:
+def problem_of(group: Group, expected: Expected, outputs: list[Outputs]) -> tuple[str, int] | None:
     """Return what the first case of a group that does not hold shows, and its number."""
     for number in expected.numbers(group):
         try:

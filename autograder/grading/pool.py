@@ -46,9 +46,12 @@ class Pool:
         """Return the verdict, and whether it was already stored."""
         if submission.problem is not None:
             return self._grader.unreadable(submission), False
-        if self._store and not self._force and (kept := self._store.load(submission)):
+        kept = self._store.load(submission) if self._store and not self._force else None
+        if kept and not self._grader.can_complete(kept):
             return kept, True
-        verdict = self._grader.grade(submission, self._sandbox())
+        verdict = kept or self._grader.grade(submission, self._sandbox())
+        if self._grader.can_complete(verdict):
+            verdict = self._grader.complete(submission, verdict)
         if self._store:
             self._store.save(submission, verdict)
         return verdict, False

@@ -1,6 +1,7 @@
 """Verdicts on disk, by a hash of everything that a verdict depends on.
 
-A run that was killed resumes from here, and a submission that did not change is not graded twice.
+A run that was killed resumes from here, and a submission that did not change is not graded twice. A verdict
+keeps points that wait for a GPU, so one machine can leave them to another.
 """
 
 import hashlib
@@ -20,7 +21,18 @@ from autograder.grading.submission import Submission
 from autograder.grading.verdicts import Verdict
 from autograder.sandbox import CellResult
 
-SOURCES = ("spec.py", "probes.py", "judge.py", "pack.py", "reference", "sandbox", "grading")
+SOURCES = (
+    "spec.py",
+    "probes.py",
+    "judge.py",
+    "pack.py",
+    "training_cases.py",
+    "training_checks.py",
+    "calibration.json",
+    "reference",
+    "sandbox",
+    "grading",
+)
 
 
 class Store:
@@ -30,7 +42,7 @@ class Store:
         self._folder = folder
         self._assignment = assignment
         digest = hashlib.sha256()
-        for part in (*_sources(assignment), secret, torch.__version__.encode(), device_tier().encode()):
+        for part in (*_sources(assignment), secret, torch.__version__.encode()):
             digest.update(len(part).to_bytes(8, "little") + part)
         self._base = digest
 
@@ -76,11 +88,6 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
     except BaseException:
         os.unlink(unfinished)
         raise
-
-
-def device_tier() -> str:
-    """Return "cuda" where checks can use a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _sources(assignment: str) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from autograder.grading import judging, reasons
+from autograder.grading import gpu, judging, reasons
 from autograder.grading.demonstrations import idle
 from autograder.grading.expected import Expected
 from autograder.grading.judging import Result
@@ -58,6 +58,11 @@ class Grader:
         self.assignment = assignment
         self._demonstrations = demonstrations
         self._expected = [Expected.of(each, assignment.name, secret) for each in assignment.exercises]
+        self._on_gpu = {
+            each.name: gpu.OnGpu(each, assignment.name, secret)
+            for each in assignment.exercises
+            if gpu.points(each) and gpu.obstacle(each) is None
+        }
 
     def grade(self, submission: Submission, sandbox: Sandbox) -> Verdict:
         """Return the verdict on one submission."""
@@ -73,6 +78,22 @@ class Grader:
             seconds = session.student_seconds
         return Verdict(submission.file, self.assignment.name, results, cells, submission.notes, seconds)
 
+    def can_complete(self, verdict: Verdict) -> bool:
+        """Return whether this machine can do checks that the verdict waits for."""
+        return any(
+            each.status == "pending" and name in self._on_gpu for name, each in verdict.exercises.items()
+        )
+
+    def complete(self, submission: Submission, verdict: Verdict) -> Verdict:
+        """Return the verdict with its pending checks done on this machine's GPU, and nothing else changed."""
+        results = {
+            name: self._on_gpu[name].complete(submission.code, each)
+            if each.status == "pending" and name in self._on_gpu
+            else each
+            for name, each in verdict.exercises.items()
+        }
+        return replace(verdict, exercises=results)
+
     def unreadable(self, submission: Submission) -> Verdict:
         """Return the verdict on a submission that holds nothing to grade, with the reason."""
         message = reasons.sentence(submission.problem or "")
@@ -87,7 +108,8 @@ class Grader:
         if message is None:
             reply = session.probe(exercise.name, expected.request, exercise.seconds)
             if reply.status == "ok":
-                return judging.result(expected, reply.payload, bool(notebook.definitions(exercise.name)))
+                defined = bool(notebook.definitions(exercise.name))
+                return gpu.waiting(judging.result(expected, reply.payload, defined), exercise)
             status, message = reasons.no_answer(exercise, reply, notebook, cells, self.assignment.allow)
         return Result(0, exercise.points, status, message)
 

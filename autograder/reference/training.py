@@ -106,20 +106,27 @@ def train(
     """Train the model in place with AdamW; return {"loss": mean loss of each epoch}.
 
     Every epoch shuffles the images anew. The learning rate warms up over a tenth of all steps, then follows
-    a cosine to zero. Equal seeds give equal results (Dosovitskiy et al. 2021, appendix B.1).
+    a cosine to zero. Gradients are clipped at norm 1. On a GPU the forward pass runs in bfloat16 (autocast).
+    Equal seeds give equal results (Dosovitskiy et al. 2021, appendix B.1).
     """
     torch.manual_seed(seed)
-    model.to(device)
+    model.to(device).train()
+    images, labels = images.to(device), labels.to(device)
     optimizer = torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=peak_lr)
     total_steps = epochs * math.ceil(len(images) / batch_size)
     step, history = 0, []
     for _ in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(images)).split(batch_size):
+        total = torch.zeros((), device=device)
+        for batch in torch.randperm(len(images)).to(device).split(batch_size):
             step += 1
             for group in optimizer.param_groups:
                 group["lr"] = warmup_cosine(step, total_steps, total_steps // 10, peak_lr)
-            loss = train_step(model, images[batch].to(device), labels[batch].to(device), optimizer)
-            total += loss * len(batch)
-        history.append(total / len(images))
+            optimizer.zero_grad()
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+                loss = F.cross_entropy(model(images[batch]), labels[batch])
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total += loss.detach() * len(batch)  # stays on the device: asking for a number would wait for it
+        history.append(total.item() / len(images))
     return {"loss": history}

@@ -19,6 +19,7 @@ def public_cases(assignment: spec.Assignment) -> dict[str, Any]:
 
 
 def _exercise(exercise: spec.Exercise, assignment: spec.Assignment) -> dict[str, Any]:
+    at_home = [group for group in exercise.cases if not group.gpu]
     known = () if exercise.trains else exercise.mistakes
     wrong = {each.name: spec.define(each.code, like=exercise.reference) for each in known}
     cases = []
@@ -27,7 +28,7 @@ def _exercise(exercise: spec.Exercise, assignment: spec.Assignment) -> dict[str,
         given = {name: outputs(answer, case) for name, answer in wrong.items()}
         cases.append(
             {
-                "group": exercise.cases.index(case.group),
+                "group": at_home.index(case.group),
                 "probe": case.probe.__name__,
                 "inputs": case.inputs,
                 "expected": expected,
@@ -35,11 +36,11 @@ def _exercise(exercise: spec.Exercise, assignment: spec.Assignment) -> dict[str,
             }
         )
     return {
-        "points": exercise.points,
+        "points": sum(group.points for group in at_home),
         "forbidden": sorted(exercise.operators | {name.rpartition(".")[2] for name in exercise.forbid}),
         "groups": [
             {"title": each.title, "points": each.points, "reread": each.reread, "judge": each.judge.__name__}
-            for each in exercise.cases
+            for each in at_home
         ],
         "cases": cases,
         "hints": {mistake.name: mistake.hint for mistake in known},

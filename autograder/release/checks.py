@@ -38,7 +38,8 @@ def _functions(assignment: Assignment) -> list[Callable[..., Any]]:
     """Return the probes, judges and pictures of an assignment, each once."""
     found: dict[str, Callable[..., Any]] = {}
     for exercise in assignment.exercises:
-        used = [each for group in exercise.cases for each in (group.probe or exercise.probe, group.judge)]
+        at_home = [group for group in exercise.cases if not group.gpu]
+        used = [each for group in at_home for each in (group.probe or exercise.probe, group.judge)]
         for function in [*used, exercise.picture] if exercise.picture else used:
             if not inspect.isfunction(function) or not function.__qualname__.isidentifier():
                 raise ValueError(f"{exercise.name}: {function!r} must be a function at the top of its module")

@@ -81,7 +81,8 @@ def start(
         except OSError as error:
             raise Unavailable(str(error)) from None
         packages = _packages(ALWAYS | set(allow))
-        command = [bubblewrap(), *_wrapping(packages), _python_inside(), "-S", "-s", "-P", "-B"]
+        devices = _gpus() if limits["gpu"] else []
+        command = [bubblewrap(), *_wrapping(packages, devices), _python_inside(), "-S", "-s", "-P", "-B"]
         paths = ["/sandbox", "/packages"]
     boot = _BOOT.format(paths=paths, fd=control.fileno(), settings=settings)
     process = subprocess.Popen(
@@ -106,7 +107,15 @@ def _python_inside() -> str:
     return _python() if sys.base_prefix == "/usr" else f"/python/bin/{Path(_python()).name}"
 
 
-def _wrapping(packages: list[Path]) -> list[str]:
+def _gpus() -> list[str]:
+    """Return the device nodes of NVIDIA's GPUs. Raises Unavailable where there is none."""
+    found = sorted(str(node) for node in Path("/dev").glob("nvidia*") if node.is_char_device())
+    if not any(re.fullmatch(r"/dev/nvidia\d+", node) for node in found):
+        raise Unavailable("no GPU: there is no /dev/nvidia0")
+    return found
+
+
+def _wrapping(packages: list[Path], devices: list[str]) -> list[str]:
     """Return bwrap's arguments. What is not named here does not exist inside."""
     arguments = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     arguments += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
@@ -141,8 +150,8 @@ def _wrapping(packages: list[Path]) -> list[str]:
         arguments += ["--ro-bind", str(path), f"/packages/{path.name}"]
     for name in _OURS:
         arguments += ["--ro-bind", str(_PACKAGE / name), f"/sandbox/autograder/{name}"]
-    for device in ("null", "zero", "random", "urandom"):
-        arguments += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", *devices):
+        arguments += ["--dev-bind", device, device]
     arguments += [
         "--dir",
         "/dev/shm",

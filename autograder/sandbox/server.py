@@ -7,6 +7,7 @@ travel on a socket that it only hands through. It watches memory and processes o
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -41,6 +42,8 @@ def main(control_fd: int, settings: dict[str, Any]) -> None:
         jail.prctl(jail.PR_SET_DUMPABLE, 0)  # no process may trace this one or read its memory
     settings["data_bytes"] = _entries("self", "status", "VmData") + (settings["memory_mb"] << 20)
     settings["address_bytes"] = _entries("self", "status", "VmSize") + 4 * (settings["memory_mb"] << 20)
+    if settings["gpu"]:
+        settings["address_bytes"] = resource.RLIM_INFINITY
     if settings["isolated"]:
         settings["filter"] = seccomp.program(settings["machine"])
     warm.settle()

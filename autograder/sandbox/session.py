@@ -34,6 +34,7 @@ class Limits:
     output_bytes: int = 64_000  # text kept of a cell
     image_bytes: int = 1_000_000  # pictures kept of a cell
     frame_mb: int = 64
+    gpu: bool = False  # bind the GPU's device nodes; CUDA reserves addresses by the terabyte
 
 
 @dataclass(frozen=True)

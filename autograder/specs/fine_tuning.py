@@ -9,6 +9,7 @@ from torch import nn
 from autograder.probes import Inputs, Outputs, manners, mapped
 from autograder.reference.fine_tuning import (
     adapt_state_dict,
+    fine_tune,
     layerwise_lr_groups,
     replace_head,
     sgd_momentum_step,
@@ -17,6 +18,22 @@ from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
 from autograder.specs.encoder import F32, F64, bad, but
 from autograder.specs.patch_embedding import PATCH_NAMES, SIZE_NAMES
 from autograder.specs.vision_transformer import model
+from autograder.training_cases import enough, fine_tuning
+from autograder.training_checks import (
+    clips_and_keeps,
+    coasts,
+    falls,
+    fits_one_batch,
+    generalises,
+    moves_everything,
+    repeated,
+    repeats,
+    reproduces,
+    starts_at_chance,
+    steps_well,
+    trained,
+    watched,
+)
 
 HEAD, CHECKPOINT = "A new head of zeros", "A checkpoint for another task"
 RESOLUTION, SGD, LAYERS = (
@@ -24,6 +41,7 @@ RESOLUTION, SGD, LAYERS = (
     "SGD with momentum",
     "A learning rate for each layer",
 )
+RUN = "One fine-tuning run"
 CONTRACT = "What every answer owes its caller"
 CLASS_NAMES = ("num_classes", "classes", "n_classes", "nclasses", "k")
 Make = Callable[[Draw], Inputs]
@@ -635,9 +653,74 @@ LAYERWISE = Exercise(
     ),
 )  # fmt: skip
 
+WATCHED = fine_tuning(64, steps=64, batch_size=8, lr=0.03)
+
+
+def first(line: str) -> tuple[str, str]:
+    """The edit that does something to the model before training."""
+    return "torch.manual_seed(seed)", f"torch.manual_seed(seed)\n    {line}"
+
+
+FINE_TUNE = Exercise(
+    name="fine_tune",
+    points=20,
+    reference=fine_tune,
+    minutes=40,
+    difficulty=4,
+    importance=5,
+    probe=trained,
+    seconds=60,
+    trains=True,
+    cases=(
+        Group("returns its losses, and the first is near ln K", 1, (fine_tuning(100, steps=10, batch_size=20, lr=1e-7),), RUN, judge=starts_at_chance),
+        Group("learns one batch by heart", 3, (fine_tuning(25, steps=80, batch_size=25, lr=0.03, kept={"floor": 0.95}),), RUN, judge=fits_one_batch),
+        Group("moves every parameter", 2, (fine_tuning(100, steps=12, batch_size=20, lr=0.03),), RUN, judge=moves_everything),
+        Group("trains in training mode, on new batches in every pass, with fresh gradients", 2, (WATCHED,), RUN, watched, steps_well),
+        Group("has momentum and lets the learning rate fall", 2, (WATCHED,), RUN, watched, coasts),
+        Group("clips gradients and lets nothing decay", 2, (WATCHED,), RUN, watched, clips_and_keeps),
+        Group("gives the same result for the same seed", 2, (fine_tuning(60, steps=10, batch_size=10, lr=0.03),), RUN, repeated, repeats),
+        Group("makes the loss fall", 1, (fine_tuning(100, steps=80, batch_size=20, lr=0.03, kept={"share": 0.6}),), RUN, judge=falls),
+        Group("leaves a state that gives the same predictions elsewhere", 1, (fine_tuning(60, 50, steps=10, batch_size=20, lr=0.03),), RUN, judge=reproduces),
+        Group("classifies new images as well as the reference, less a margin", 4, (fine_tuning(200, 797, steps=200, batch_size=25, lr=0.03, kept=enough("fine_tune")),), RUN, judge=generalises),
+    ),
+    mistakes=(
+        Mistake("did not return a dict", edited(fine_tune, ('return {"loss": torch.stack(history).tolist()}', "return torch.stack(history).tolist()")), 'The result is a dict: `{"loss": [...]}`.'),
+        Mistake("returned an empty list", edited(fine_tune, ("torch.stack(history).tolist()", "[]")), "Keep the loss of every step."),
+        Mistake("returned tensors in a graph", edited(fine_tune, ("history.append(loss.detach())", "history.append(-loss)")), "Collect the loss itself, cut from its graph."),
+        Mistake("trained a copy", edited(fine_tune, ("model.to", "model = __import__('copy').deepcopy(model).to")), "The caller keeps the model that you were given. Train that one, in place."),
+        Mistake("trained the head only", edited(fine_tune, first("[p.requires_grad_(n.startswith('head')) for n, p in model.named_parameters()]")), "That is a linear probe. Full fine-tuning moves every parameter."),
+        Mistake("froze the new head", edited(fine_tune, first("model.head.requires_grad_(False)")), "The head is new: it has the most to learn."),
+        Mistake("threw the pre-trained blocks away", edited(fine_tune, first("[part.reset_parameters() for part in model.blocks.modules() if hasattr(part, 'reset_parameters')]")), "What pre-training learned is in the blocks. Start from it."),
+        Mistake("took the position embedding out", edited(fine_tune, first("model.pos_embed.data.zero_()")), "Pre-training learned where patches are. Keep `pos_embed`, and train it on."),
+        Mistake("kept old gradients", edited(fine_tune, ("        model.zero_grad()\n", "")), "`backward` adds to what is in `.grad`. Set the gradients to zero in each step."),
+        Mistake("trained in evaluation mode", edited(fine_tune, (".train()", ".eval()")), "In evaluation mode dropout does nothing. Call `model.train()` before training."),
+        Mistake("shuffled images without their labels", edited(fine_tune, ("labels[batch]", "labels[batch.sort().values]")), "Index images and labels with the same batch of numbers."),
+        Mistake("used the same batch in every step", edited(fine_tune, ("batch, order = order[:batch_size], order[batch_size:]", "batch = order[:batch_size]")), "Each step takes the next batch, until all images have been seen."),
+        Mistake("never shuffled", edited(fine_tune, ("order, history = torch.randperm(len(images))", "order, history = torch.arange(len(images))"), ("            order = torch.randperm(len(images))", "            order = torch.arange(len(images))")), "Equal batches in every pass repeat the same noise. Draw a new order for each."),
+        Mistake("stopped half way", edited(fine_tune, ("range(steps)", "range(steps // 2)")), "`steps` counts updates: run all of them."),
+        Mistake("left the momentum out", edited(fine_tune, ("velocities, rate)", "velocities, rate, momentum=0.0)")), "Momentum 0.9 carries the last ten or so gradients on. Use `sgd_momentum_step` with its velocities."),
+        Mistake("started the velocities anew in every step", edited(fine_tune, ("        model.zero_grad()", "        velocities = [torch.zeros_like(parameter) for parameter in parameters]\n        model.zero_grad()")), "Velocities live from step to step: make them once, before the loop."),
+        Mistake("kept the learning rate constant", edited(fine_tune, ("velocities, rate)", "velocities, lr)")), "A cosine brings the rate to zero at the last step."),
+        Mistake("let the learning rate rise", edited(fine_tune, ("(1 + math.cos", "(1 - math.cos")), "Half a cosine from 1 down to 0 is (1 + cos(π t)) / 2."),
+        Mistake("did not clip", edited(fine_tune, ("        nn.utils.clip_grad_norm_(parameters, 1.0)\n", "")), "One bad batch can undo what pre-training learned: clip the gradients at norm 1."),
+        Mistake("added weight decay", edited(fine_tune, ("[parameter.grad for parameter in parameters]", "[parameter.grad + 0.1 * parameter.detach() for parameter in parameters]")), "Table 4 has no weight decay: it would pull the pre-trained weights to zero."),
+        Mistake("took a learning rate 100 times too high", edited(fine_tune, ("rate = lr", "rate = 100 * lr")), "`lr` is the highest rate. A hundred times that destroys what pre-training learned."),
+        Mistake("took a learning rate 100 times too low", edited(fine_tune, ("rate = lr", "rate = lr / 100")), "`lr` is the highest rate. With a hundredth of it the head hardly moves within its steps."),
+        Mistake("took the softmax before the cross-entropy", edited(fine_tune, ("model(images[batch])", "model(images[batch]).softmax(1)")), "`F.cross_entropy` takes logits; it has the softmax inside."),
+        Mistake("did not use the seed", edited(fine_tune, ("torch.manual_seed(seed)", "torch.seed()")), "Without a seed nobody can repeat your run. Seed what draws the order."),
+        Mistake("fixed the seed", edited(fine_tune, ("torch.manual_seed(seed)", "torch.manual_seed(0)")), "The caller chooses the seed: runs with different seeds show how much is luck."),
+    ),
+)  # fmt: skip
+
+# These cost little on 200 digits, so that no check of a run this small can tell; `make calibrate` shows it.
+HARMLESS = (
+    Mistake("averaged gradients instead of adding them up", edited(fine_tune, ("velocities, rate)", "velocities, rate)\n        [velocity.mul_(0.9) for velocity in velocities]")), "The velocity is 0.9 v + g."),
+    Mistake("warmed up first", edited(fine_tune, ("/ steps)) / 2", "/ steps)) / 2 * min(1, 10 * (step + 1) / steps)")), "A pre-trained model needs no warm-up."),
+)  # fmt: skip
+
 ASSIGNMENT = Assignment(
     name="fine_tuning",
     title="Fine-tuning",
     chapter="10_fine_tuning",
-    exercises=(REPLACE_HEAD, ADAPT, SGD_MOMENTUM_STEP, LAYERWISE),
+    exercises=(REPLACE_HEAD, ADAPT, SGD_MOMENTUM_STEP, LAYERWISE, FINE_TUNE),
 )

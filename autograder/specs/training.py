@@ -17,13 +17,17 @@ from autograder.reference.training import (
 )
 from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
 from autograder.specs.encoder import F32, F64, bad, but
-from autograder.training_cases import enough, training
+from autograder.training_cases import enough, on_gpu, training
 from autograder.training_checks import (
+    autocasts,
     decays,
     falls,
     fits_one_batch,
     generalises,
+    keeps_up,
+    learns_photographs,
     moves_everything,
+    never_waits,
     repeated,
     repeats,
     reproduces,
@@ -31,6 +35,7 @@ from autograder.training_checks import (
     starts_at_chance,
     steps_well,
     trained,
+    trained_on_gpu,
     watched,
 )
 
@@ -594,55 +599,33 @@ TRAIN_STEP = Exercise(
     ),
 )  # fmt: skip
 
-TRAIN_STEP_CALL = "train_step(model, images[batch].to(device), labels[batch].to(device), optimizer)"
-TRAIN_LOOP = """
-            {mode}
-            {zero}
-            loss = F.cross_entropy({logits}, labels[batch])
-            loss.backward()
-            {clip}
-            optimizer.step()
-            loss = loss.item()"""
-
-
-def inline(
-    mode: str = "model.train()",
-    zero: str = "optimizer.zero_grad()",
-    logits: str = "model(images[batch])",
-    clip: str = "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
-) -> tuple[str, str]:
-    """The edit that writes the training step out, with something changed in it."""
-    return f"loss = {TRAIN_STEP_CALL}", TRAIN_LOOP.format(
-        mode=mode, zero=zero, logits=logits, clip=clip
-    ).strip()
-
 
 def first(line: str) -> tuple[str, str]:
     """The edit that does something to the model before training."""
-    return "model.to(device)", f"model.to(device)\n    {line}"
+    return "torch.manual_seed(seed)", f"torch.manual_seed(seed)\n    {line}"
 
 
 RATE = "warmup_cosine(step, total_steps, total_steps // 10, peak_lr)"
 OPTIMIZER = "torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=peak_lr)"
 TRAIN_MISTAKES = (
     Mistake("did not return a dict", edited(train, ('return {"loss": history}', "return history")), 'The result is a dict: `{"loss": [...]}`.'),
-    Mistake("collected a loss for each step", edited(train, ("total += loss * len(batch)", "history.append(loss)"), ("        history.append(total / len(images))", "")), "Count one loss for each epoch: the mean over its images."),
-    Mistake("summed the loss over an epoch", edited(train, ("total / len(images)", "total")), "Divide by the number of images: the loss of an epoch is a mean."),
+    Mistake("collected a loss for each step", edited(train, ("total += loss.detach() * len(batch)", "history.append(loss.item())"), ("        history.append(total.item() / len(images))", "")), "Count one loss for each epoch: the mean over its images."),
+    Mistake("summed the loss over an epoch", edited(train, ("total.item() / len(images)", "total.item()")), "Divide by the number of images: the loss of an epoch is a mean."),
     Mistake("ran one epoch too few", edited(train, ("range(epochs)", "range(epochs - 1)")), "`epochs` says how often the training sees every image."),
-    Mistake("trained a copy", edited(train, ("model.to(device)", "model = __import__('copy').deepcopy(model).to(device)")), "The caller keeps the model that you were given. Train that one, in place."),
-    Mistake("never called the optimizer", edited(train, (f"loss = {TRAIN_STEP_CALL}", "loss = F.cross_entropy(model(images[batch]), labels[batch]).item()")), "Looking at the loss changes nothing: go backward, then let the optimizer step."),
+    Mistake("trained a copy", edited(train, ("model.to", "model = __import__('copy').deepcopy(model).to")), "The caller keeps the model that you were given. Train that one, in place."),
+    Mistake("never called the optimizer", edited(train, ("            optimizer.step()\n", "")), "Looking at the loss changes nothing: go backward, then let the optimizer step."),
     Mistake("froze the encoder", edited(train, first("[p.requires_grad_(n.startswith('head')) for n, p in model.named_parameters()]")), "Training from scratch moves every parameter, not the head alone."),
     Mistake("took the position embedding out", edited(train, first("model.pos_embed.requires_grad_(False).zero_()")), "Without positions the model sees a bag of patches. `pos_embed` is trained like the rest."),
     Mistake("took the residual connections out", edited(train, first("[setattr(b, 'forward', lambda z, f=b.forward: f(z) - z) for b in model.blocks]")), "The model is not yours to change, and without z + ... gradients hardly pass the blocks."),
     Mistake("took the norms out", edited(train, first("[setattr(b.norm1, 'forward', lambda z: z) for b in model.blocks]")), "The model is not yours to change: train it as it came."),
-    Mistake("kept old gradients", edited(train, inline(zero="")), "`backward` adds to what is in `.grad`. Set the gradients to zero in each step."),
-    Mistake("trained in evaluation mode", edited(train, inline(mode="model.eval()")), "In evaluation mode dropout does nothing. Call `model.train()` before training."),
+    Mistake("kept old gradients", edited(train, ("            optimizer.zero_grad()\n", "")), "`backward` adds to what is in `.grad`. Set the gradients to zero in each step."),
+    Mistake("trained in evaluation mode", edited(train, (".train()", ".eval()")), "In evaluation mode dropout does nothing. Call `model.train()` before training."),
     Mistake("shuffled images without their labels", edited(train, ("labels[batch]", "labels[batch.sort().values]")), "Index images and labels with the same batch of numbers."),
     Mistake("used only the first batch of an epoch", edited(train, (".split(batch_size)", ".split(batch_size)[:1]")), "An epoch goes through all images, batch by batch."),
     Mistake("left out the warm-up", edited(train, ("total_steps // 10", "0")), "Adam's first steps rest on a handful of gradients. Start small: warm up over a tenth of the steps."),
     Mistake("warmed up to the end", edited(train, ("total_steps // 10", "total_steps")), "After the first tenth the rate falls again. Yours still rises in the last step."),
     Mistake("kept the learning rate constant", edited(train, (RATE, "peak_lr")), "Without decay the last steps are as wild as the first. Set `lr` in every step from the schedule."),
-    Mistake("counted epochs in a schedule of steps", edited(train, ("            step += 1\n", ""), ("        total = 0.0", "        total = 0.0\n        step += 1")), "The schedule is asked for a step, and yours only counts epochs: it never leaves the warm-up."),
+    Mistake("counted epochs in a schedule of steps", edited(train, ("            step += 1\n", ""), ("        total = torch", "        step += 1\n        total = torch")), "The schedule is asked for a step, and yours only counts epochs: it never leaves the warm-up."),
     Mistake("let everything decay", edited(train, (OPTIMIZER, "torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=weight_decay)")), "Biases, norms, cls_token and pos_embed are not to decay: use weight_decay_groups."),
     Mistake("ignored weight_decay", edited(train, ("groups(model, weight_decay)", "groups(model, 0.0)")), "`weight_decay` goes to the optimizer, for the weights of the layers."),
     Mistake("took a learning rate 100 times too high", edited(train, (RATE, f"100 * {RATE}")), "`peak_lr` is the highest rate. Ten times more and training breaks down."),
@@ -650,20 +633,20 @@ TRAIN_MISTAKES = (
     Mistake("never shuffled", edited(train, ("torch.randperm(len(images))", "torch.arange(len(images))")), "Equal batches in every epoch repeat the same noise. Draw a new order for each epoch."),
     Mistake("did not use the seed", edited(train, ("torch.manual_seed(seed)", "torch.seed()")), "Without a seed nobody can repeat your run. Seed what draws the order."),
     Mistake("fixed the seed", edited(train, ("torch.manual_seed(seed)", "torch.manual_seed(0)")), "The caller chooses the seed: runs with different seeds show how much is luck."),
-    Mistake("took the softmax before the cross-entropy", edited(train, inline(logits="model(images[batch]).softmax(1)")), "`F.cross_entropy` takes logits; it has the softmax inside."),
+    Mistake("took the softmax before the cross-entropy", edited(train, ("model(images[batch])", "model(images[batch]).softmax(1)")), "`F.cross_entropy` takes logits; it has the softmax inside."),
 )  # fmt: skip
 
 # These cost little on 1000 digits, so that no check of a run this small can tell; `make calibrate` shows it.
 HARMLESS = (
-    Mistake("made a new optimizer in every step", edited(train, (f"            loss = {TRAIN_STEP_CALL}", f"            optimizer = torch.optim.AdamW(weight_decay_groups(model, weight_decay), lr=optimizer.param_groups[0]['lr'])\n            loss = {TRAIN_STEP_CALL}")), "AdamW remembers means of gradients from step to step. Make it once, before the loop."),
-    Mistake("did not clip", edited(train, inline(clip="")), "One bad batch can undo many good ones: clip the gradients at norm 1."),
+    Mistake("made a new optimizer in every step", edited(train, ("optimizer.zero_grad()", "optimizer = torch.optim.AdamW([dict(each) for each in optimizer.param_groups]); optimizer.zero_grad()")), "AdamW remembers means of gradients from step to step. Make it once, before the loop."),
+    Mistake("did not clip", edited(train, ("            nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n", "")), "One bad batch can undo many good ones: clip the gradients at norm 1."),
 )  # fmt: skip
 
 WATCHED = training(64, epochs=10, batch_size=8, peak_lr=1e-2, weight_decay=0.5)
 
 TRAIN = Exercise(
     name="train",
-    points=20,
+    points=25,
     reference=train,
     minutes=45,
     difficulty=4,
@@ -682,6 +665,10 @@ TRAIN = Exercise(
         Group("makes the loss fall", 1, (training(300, epochs=20, batch_size=30, peak_lr=5e-3, weight_decay=0.05, kept={"share": 0.6}),), RUN, judge=falls),
         Group("leaves a state that gives the same predictions elsewhere", 1, (training(200, 50, epochs=2, batch_size=20, peak_lr=3e-3, weight_decay=0.05),), RUN, judge=reproduces),
         Group("classifies new images as well as the reference, less a margin", 4, (training(1000, 797, epochs=20, batch_size=50, peak_lr=5e-3, weight_decay=0.05, kept=enough("train")),), RUN, judge=generalises),
+        Group("classifies new photographs as well as the reference, less a margin", 2, (on_gpu(20_000, 2_000, epochs=12, batch_size=256, peak_lr=1e-3, weight_decay=0.05, kept=enough("train", "gpu")),), RUN, trained_on_gpu, learns_photographs, gpu=True),
+        Group("runs the forward pass in bfloat16", 1, (on_gpu(2_048, epochs=2, batch_size=256, peak_lr=1e-3, weight_decay=0.05),), RUN, trained_on_gpu, autocasts, gpu=True),
+        Group("never waits for the GPU within an epoch", 1, (on_gpu(4_096, epochs=2, batch_size=64, peak_lr=1e-3, weight_decay=0.05),), RUN, trained_on_gpu, never_waits, gpu=True),
+        Group("is at least half as fast as the reference, with at most 1.5 times its memory", 1, (on_gpu(8_192, epochs=6, batch_size=256, peak_lr=1e-3, weight_decay=0.05, _short=1),), RUN, trained_on_gpu, keeps_up, gpu=True),
     ),
     mistakes=TRAIN_MISTAKES,
 )  # fmt: skip
