@@ -294,7 +294,7 @@ def sgd_momentum_step(params, grads, velocities, lr, momentum=0.9):
         raise ValueError(f"lr must not be negative, got {lr}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-    with torch.no_grad():
+    with torch.no_grad():  # the update is no part of the function that is differentiated
         for p, g, v in zip(params, grads, velocities, strict=True):
             if g is not None:
                 v.mul_(momentum).add_(g)
@@ -461,8 +461,8 @@ def fine_tune(model, images, labels, *, steps, batch_size, lr, seed, device):
 check(fine_tune)
 
 # %% [markdown]
-# **Try it.** The check carries 200 digits and the pre-trained weights with it. What is pre-training on fractals
-# worth? The same model from scratch gets the same images and the same number of steps.
+# **Try it.** The check carries 200 digits and the pre-trained weights with it. What is pre-training on
+# fractals worth? The same model from scratch gets the same images and the same number of steps.
 
 # %%
 digits = check.exercises["fine_tune"]["cases"][-1]["inputs"]

@@ -524,8 +524,8 @@ def train(model, images, labels, *, epochs, batch_size, peak_lr, weight_decay, s
 check(train)
 
 # %% [markdown]
-# **Try it.** The toy again, with 50, 200 or 800 images and the same number of steps. Does the loss on the training images tell how
-# good the model is on new ones? Try fewer images.
+# **Try it.** The toy again, with 50, 200 or 800 images and the same number of steps. Does the loss on the
+# training images tell how good the model is on new ones? Try fewer images.
 
 # %%
 for count in (50, 200, 800):

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from autograder.grading.expected import Expected
 from autograder.grading.judging import Result, problem_of
 from autograder.grading.reasons import sentence
 from autograder.sandbox import Limits, Sandbox, Session
-from autograder.spec import Exercise
+from autograder.spec import Assignment, Exercise
 from autograder.training_cases import CALIBRATION, image_folder
 
 LIMITS = Limits(
@@ -58,17 +58,18 @@ def waiting(result: Result, exercise: Exercise) -> Result:
 
 
 class OnGpu:
-    """The GPU checks of one exercise. `start` makes a sandbox that sees the GPU."""
+    """The GPU checks of one exercise. `start` makes a sandbox, by default one that sees the GPU."""
 
     def __init__(
         self,
         exercise: Exercise,
-        assignment: str,
+        assignment: Assignment,
         secret: bytes,
-        start: Callable[[], Sandbox] = lambda: Sandbox(LIMITS),
+        start: Callable[[], AbstractContextManager[Sandbox]] | None = None,
     ) -> None:
-        self.exercise, self._start = exercise, start
-        self._expected = Expected.of(exercise, assignment, secret, gpu=True)
+        self.exercise = exercise
+        self._start = start or (lambda: Sandbox(LIMITS, assignment.allow))
+        self._expected = Expected.of(exercise, assignment.name, secret, gpu=True)
         self._reference: list[dict[str, Any]] = []
 
     def complete(self, cells: list[str], result: Result) -> Result:
@@ -86,8 +87,8 @@ class OnGpu:
             group, problem = failing[0]
             found = sentence(problem[:1].upper() + problem[1:])
             after = (
-                f"On the GPU {len(groups) - len(failing)} of {len(groups)} checks hold. "
-                f"The first that does not: {sentence(group.title)} {found} To re-read: {sentence(group.reread)}"
+                f"On the GPU {len(groups) - len(failing)} of {len(groups)} checks hold. The first that does "
+                f"not: {sentence(group.title)} {found} To re-read: {sentence(group.reread)}"
             )
         return replace(result, points=paid, status=status, message=f"{before} {after}")
 
@@ -111,7 +112,7 @@ class OnGpu:
             return [self._measured(session, case.probe.__name__, case.sent) for case in self._expected.cases]
 
     def _measured(self, session: Session, probe: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Ask once. A case with `_short` is also asked for so few epochs; the difference has no start in it."""
+        """Ask once, and a case with `_short` also for so few epochs: the difference has no start in it."""
         short = inputs.get("_short")
         spent = 0.0
         if short is not None:

@@ -59,7 +59,7 @@ class Grader:
         self._demonstrations = demonstrations
         self._expected = [Expected.of(each, assignment.name, secret) for each in assignment.exercises]
         self._on_gpu = {
-            each.name: gpu.OnGpu(each, assignment.name, secret)
+            each.name: gpu.OnGpu(each, assignment, secret)
             for each in assignment.exercises
             if gpu.points(each) and gpu.obstacle(each) is None
         }

@@ -25,7 +25,7 @@ def fine_tune(model, images, labels, *, steps, batch_size, lr, seed, device):
         norm = math.sqrt(sum(float(g.pow(2).sum()) for g in grads))
         rate = lr * min(1.0, (k + 1) / warm) * 0.5 * (1 + math.cos(math.pi * k / steps))
         with torch.no_grad():
-            for w, g, v in zip(weights, grads, speed):
+            for w, g, v in zip(weights, grads, speed, strict=True):
                 v.mul_(0.9).add_(g, alpha=min(1.0, 1.0 / (norm + 1e-12)))
                 w.sub_(rate * v)
         losses.append(loss.detach())

@@ -29,6 +29,6 @@ def fine_tune(model, images, labels, *, steps, batch_size, lr, seed, device):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        history["loss"].append(float(loss))
+        history["loss"].append(loss.item())
         history["lr"].append(lr * (1 - step / steps))
     return history

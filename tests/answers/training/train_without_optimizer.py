@@ -8,7 +8,7 @@ def train(model, images, labels, *, epochs, batch_size, peak_lr, weight_decay, s
     chance = np.random.default_rng(seed)
     model.to(device)
     model.train()
-    names, weights = zip(*model.named_parameters())
+    names, weights = zip(*model.named_parameters(), strict=True)
     mean = [torch.zeros_like(w) for w in weights]
     square = [torch.zeros_like(w) for w in weights]
     total = epochs * -(-len(images) // batch_size)
@@ -28,7 +28,7 @@ def train(model, images, labels, *, epochs, batch_size, peak_lr, weight_decay, s
             norm = torch.sqrt(sum((g * g).sum() for g in grads))
             scale = torch.clamp(1 / (norm + 1e-6), max=1)
             with torch.no_grad():
-                for name, w, g, m, v in zip(names, weights, grads, mean, square):
+                for name, w, g, m, v in zip(names, weights, grads, mean, square, strict=True):
                     m.mul_(0.9).add_(scale * g, alpha=0.1)
                     v.mul_(0.999).addcmul_(scale * g, scale * g, value=0.001)
                     if w.ndim > 1 and "token" not in name and "pos" not in name:
