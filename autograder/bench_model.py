@@ -1,9 +1,9 @@
 """`make bench-model`: our paper model against timm's, torchvision's and Hugging Face's, same sizes, same run.
 
 Rounds are interleaved: each one times every library once, in changing order, so that a machine that slows
-down slows all of them. Printed are medians over rounds, and the median of ours divided by theirs within a
-round. On a GPU bf16 autocast is used, with and without torch.compile. Rates are also given as a share of what
-large matrix products reach in the same run.
+down slows all of them. Printed are medians over rounds, and the median and quartiles of our rate divided by
+theirs within a round. On a GPU bf16 autocast is used, with and without torch.compile. Rates are also given as
+a share of what large matrix products reach in the same run.
 """
 
 import argparse
@@ -161,6 +161,12 @@ def measure(
     return rates
 
 
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark and print rates, ratios and shares of the peak."""
     gpu = torch.cuda.is_available()
@@ -168,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--model", choices=VARIANTS, default="B/16" if gpu else "S/16")
     add("--batch", type=int, default=256 if gpu else 4, help="images a pass (default: %(default)s)")
-    add("--rounds", type=int, default=11 if gpu else 7, help="timed rounds (default: %(default)s)")
+    add("--rounds", type=int, default=11, help="timed rounds, at least 2 (default: %(default)s)")
     add("--passes", type=int, default=10 if gpu else 1, help="passes a round (default: %(default)s)")
     add("--compile", action="store_true", help="time torch.compile on a CPU too (minutes)")
     arguments = parser.parse_args(argv)
@@ -188,13 +194,15 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"the models differ in size: {counts}; compare the same configuration")
         for work in ("inference", "training"):
             rates = measure(contestants, work, arguments.rounds, arguments.passes)
-            columns = ("", "images a second", "ours / theirs", "share of the matrix peak")
+            columns = ("", "images a second", "ours / theirs (quartiles)", "of the matrix peak")
             table = Table(*columns, title=f"{work}{', compiled' if compiled else ''}")
             for name, own in rates.items():
                 rate = statistics.median(own)
-                ratio = statistics.median(a / b for a, b in zip(rates["ours"], own, strict=True))
+                low, ratio, high = quartiles([a / b for a, b in zip(rates["ours"], own, strict=True)])
                 share = rate * flops(VARIANTS[arguments.model], work) / peak
-                table.add_row(name, f"{rate:.4g}", f"{ratio:.3f}", f"{100 * share:.0f} %")
+                table.add_row(
+                    name, f"{rate:.4g}", f"{ratio:.3f} ({low:.2f} to {high:.2f})", f"{100 * share:.0f} %"
+                )
             console.print(table)
     return 0
 
