@@ -1,9 +1,9 @@
 """Measure what pre-training on fractals is worth for reading digits, and four ways to use it.
 
-python book/fine_tuning_study.py    # about twenty minutes on one core; writes fine_tuning_study.csv
+python book/fine_tuning_study.py    # about ten minutes on one core; writes fine_tuning_study.csv
 
 Every way trains for the same number of steps on the same labelled digits. Its optimizer and learning rate are
-the best of six settings, tried with two seeds and judged by digits that are in neither training nor test.
+the best of four settings, tried with two seeds and judged by digits that are in neither training nor test.
 """
 
 import csv
@@ -20,25 +20,23 @@ from autograder.reference.fractal_vit import SIZES, pretrained_state
 from autograder.reference.vit import VisionTransformer
 
 SIZE, CLASSES = 24, 10  # pixels: pre-training had 16
-VALIDATION, BATCH, STEPS, WARM_UP = 437, 32, 150, 15
+VALIDATION, BATCH, STEPS, WARM_UP = 437, 32, 100, 10
 LABELLED = (10, 50, 200)
-TUNING_SEEDS, SEEDS = range(100, 102), range(10)
+TUNING_SEEDS, SEEDS = range(100, 102), range(6)
 RESULTS = Path(__file__).with_name("fine_tuning_study.csv")
 
 # Optimizer, learning rate, and where it matters the decay from layer to layer.
-USUAL = (("sgd", 0.01), ("sgd", 0.03), ("sgd", 0.1), ("adamw", 3e-4), ("adamw", 1e-3), ("adamw", 3e-3))
+USUAL = (("sgd", 0.03), ("sgd", 0.1), ("adamw", 1e-3), ("adamw", 3e-3))
 SETTINGS: dict[str, tuple[tuple, ...]] = {
     "from scratch": USUAL,
     "full fine-tuning": USUAL,
-    "layer-wise decay": tuple(("sgd", rate, decay) for rate in (0.03, 0.1, 0.3) for decay in (0.5, 0.75)),
-    "linear probe": (
-        ("sgd", 0.03),
-        ("sgd", 0.1),
-        ("sgd", 0.3),
-        ("sgd", 1.0),
-        ("adamw", 3e-3),
-        ("adamw", 1e-2),
+    "layer-wise decay": (
+        ("sgd", 0.1, 0.75),
+        ("sgd", 0.3, 0.75),
+        ("adamw", 1e-3, 0.75),
+        ("adamw", 3e-3, 0.75),
     ),
+    "linear probe": (("sgd", 0.1), ("sgd", 0.3), ("adamw", 3e-3), ("adamw", 1e-2)),
 }
 
 
@@ -61,8 +59,8 @@ def model_for(way: str) -> VisionTransformer:
     return model
 
 
-def trained(way: str, setting: tuple, images: Tensor, labels: Tensor) -> nn.Module:
-    """Train with a linear warm-up, a cosine and gradients clipped at norm 1."""
+def trained(way: str, setting: tuple, images: Tensor, labels: Tensor) -> tuple[nn.Module, list[float]]:
+    """Train with warm-up, cosine and gradients clipped at norm 1; return the model and every loss."""
     optimizer_name, rate, *decay = setting
     model = model_for(way)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -72,14 +70,17 @@ def trained(way: str, setting: tuple, images: Tensor, labels: Tensor) -> nn.Modu
     else:
         optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    losses = []
     for _ in range(STEPS):
         batch = torch.randperm(len(images))[:BATCH]
         optimizer.zero_grad()
-        F.cross_entropy(model(images[batch]), labels[batch]).backward()
+        loss = F.cross_entropy(model(images[batch]), labels[batch])
+        loss.backward()
+        losses.append(loss.item())
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-    return model.eval()
+    return model.eval(), losses
 
 
 def factor(step: int) -> float:
@@ -99,7 +100,7 @@ def main() -> None:
 
     def measure(way: str, count: int, setting: tuple, seed: int) -> tuple[int, int]:
         torch.manual_seed(seed)
-        model = trained(way, setting, *labelled(*pool, count))
+        model, _ = trained(way, setting, *labelled(*pool, count))
         found = (
             accuracy(model, *judges) * VALIDATION,
             accuracy(model, test_images, test_labels) * len(test_labels),
@@ -113,7 +114,7 @@ def main() -> None:
             for seed in SEEDS:
                 right = measure(way, count, best, seed)[1]
                 rows.append((count, way, "/".join(map(str, best)), seed, right))
-            print(*rows[-1][:3], [row[-1] for row in rows[-len(SEEDS) :]], tried, flush=True)
+            print(*rows[-1][:3], [row[-1] for row in rows[-len(SEEDS) :]], flush=True)
     with RESULTS.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("labelled", "way", "setting", "seed", f"right_of_{len(test_labels)}"), *rows])

@@ -8,6 +8,7 @@ changes of all numbers in the maps. Pre-training on such pictures is an idea of 
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ def pictures(classes: Sequence[int], instances: int, size: int, seed: int) -> tu
     return torch.cat(found)[:, None] * 2 - 1, labels
 
 
+@cache
 def formula(number: int) -> tuple[Tensor, Tensor]:
     """Return the maps of a class, A (maps, 2, 2) and b (maps, 2).
 

@@ -11,7 +11,15 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READ_BY_PAGES = ("autograder/**/*.py", "book/*.py", "book/*.csv", "book/*.mplstyle", "requirements.lock")
+READ_BY_PAGES = (
+    "autograder/**/*.py",
+    "autograder/**/*.safetensors",
+    "autograder/*.json",
+    "book/*.py",
+    "book/*.csv",
+    "book/*.mplstyle",
+    "requirements.lock",
+)
 
 
 def code_hash() -> str:
