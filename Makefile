@@ -10,11 +10,11 @@ JOBS ?= 2
 # The lock is made for Python 3.11 and newer on every platform; `make lock UPGRADE=--upgrade` takes newest releases.
 UPGRADE ?=
 
-.PHONY: help setup demo test book release bench mutation lint lock clean
+.PHONY: help setup demo test book release bench bench-model mutation calibrate lint lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Create .venv with every package that requirements.lock pins
 
@@ -33,8 +33,14 @@ release: $(READY) ## Generate assignments/ from solutions/
 bench: $(READY) ## Compare our grading speed with stock nbgrader's
 	@$(BIN)/python -m autograder.bench
 
+bench-model: $(READY) ## Compare the paper model's speed with timm's, torchvision's and Hugging Face's
+	@$(BIN)/python -m autograder.bench_model
+
 mutation: $(READY) ## Print how many known mistakes each exercise's checks catch
 	@$(BIN)/autograder mutation
+
+calibrate: $(READY) ## Train right and wrong loops over many seeds and write down the thresholds (an hour on two cores)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m autograder.calibrate $(ARGUMENTS)
 
 lint: $(READY) ## Check style, formatting and types
 	@$(BIN)/ruff check .

@@ -92,9 +92,17 @@ def measure(assignment: Assignment, exercise: Exercise) -> Row:
 
 
 def table(assignments: list[str] | None = None) -> list[Row]:
-    """Return a row for every exercise of the given assignments (default: all)."""
+    """Return a row for every exercise of the given assignments (default: all).
+
+    Without a choice, exercises that train are left out: `make calibrate` measures those over many seeds.
+    """
     loaded = [spec.load(name) for name in assignments or spec.names()]
-    return [measure(assignment, exercise) for assignment in loaded for exercise in assignment.exercises]
+    return [
+        measure(assignment, exercise)
+        for assignment in loaded
+        for exercise in assignment.exercises
+        if assignments or not exercise.trains
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:

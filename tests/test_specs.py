@@ -25,6 +25,12 @@ every_exercise = pytest.mark.parametrize(
 everywhere = pytest.mark.parametrize("secret", mutation.SECRETS.values(), ids=["home", "hidden"])
 
 
+def once_if_it_trains(exercise, secret):
+    """Skip the cases at home where each run takes seconds: the calibration runs them over twenty seeds."""
+    if exercise.trains and secret == mutation.SECRETS["at home"]:
+        pytest.skip("trained with the hidden cases, and over many seeds by `make calibrate`")
+
+
 def test_every_specification_has_its_place_in_the_order():
     assert {path.stem for path in (ROOT / "autograder" / "specs").glob("[a-z]*.py")} == set(spec.names())
 
@@ -36,6 +42,7 @@ def test_every_specification_has_its_place_in_the_order():
     ids=[f"{exercise.name}: {mistake.name}" for _, exercise, mistake in MISTAKES],
 )
 def test_a_known_mistake_is_caught(assignment, exercise, mistake, secret):
+    once_if_it_trains(exercise, secret)
     wrong = spec.define(mistake.code, exercise.reference)
     assert next(mutation.problems(exercise, assignment.name, secret, wrong), None)
 
@@ -47,6 +54,7 @@ def test_a_known_mistake_is_caught(assignment, exercise, mistake, secret):
     ids=[f"{exercise.name}: {style}" for _, exercise, style, _ in ANSWERS],
 )
 def test_a_right_answer_passes(assignment, exercise, style, answer, secret):
+    once_if_it_trains(exercise, secret)
     assert list(mutation.problems(exercise, assignment.name, secret, answer)) == []
 
 
