@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import torch
 
 from autograder import mutation, spec
+from autograder.grading.gpu import OnGpu, source
 from autograder.spec import Assignment, Exercise
-from autograder.training_cases import CALIBRATION
+from autograder.training_cases import CALIBRATION, FOLDER, image_folder
 from autograder.training_checks import accuracy, generalises
 
 ASSIGNMENTS = ("training", "fine_tuning")
@@ -54,34 +55,44 @@ def harmless(assignment: Assignment) -> dict[str, str]:
     return {mistake.name: mistake.code for mistake in module.HARMLESS}
 
 
-def answer(assignment: Assignment, exercise: Exercise, kind: str, name: str) -> Any:
-    """Return the answer of that kind and name."""
+def code(assignment: Assignment, exercise: Exercise, kind: str, name: str) -> str | None:
+    """Return the text of a candidate; None for the reference itself."""
     if kind == RIGHT:
-        return {"the reference": exercise.reference, **mutation.answers(assignment, exercise)}[name]
-    known = {mistake.name: mistake.code for mistake in exercise.mistakes} | harmless(assignment)
-    return spec.define(known[name], exercise.reference)
+        path = mutation.ANSWERS / assignment.name / f"{name}.py"
+        return path.read_text() if path.exists() else None
+    known = {mistake.name: mistake.code for mistake in exercise.mistakes}
+    return (known | harmless(assignment))[name]
 
 
 def run(work: tuple[tuple[str, str, str], int], gpu: bool) -> Run:
-    """Return what the checks find in one answer with one seed.
+    """Return what the checks find in one candidate with one seed.
 
     A right answer goes through all of them; a wrong one until the first that it fails, as it would be paid.
+    On a GPU all of them run, in the sandbox as when graded.
     """
     (assignment_name, kind, name), seed = work
     torch.set_num_threads(1)
     assignment = spec.load(assignment_name)
     exercise = next(each for each in assignment.exercises if each.trains)
-    tried, share = answer(assignment, exercise, kind, name), None
+    text, secret = code(assignment, exercise, kind, name), f"calibration {seed}".encode()
+    if gpu:
+        on_gpu = OnGpu(exercise, assignment, secret)
+        outputs = on_gpu.outputs([source(exercise), *([text] if text else [])])
+        pairs = zip(on_gpu.groups, on_gpu.problems(outputs), strict=True)
+        titles = [group.title for group, problem in pairs if problem]
+        return Run(exercise.name, kind, name, seed, titles, on_gpu.accuracy(outputs))
+    tried = spec.define(text, exercise.reference) if text else exercise.reference
     failed: list[str] = []
-    for case in exercise.drawn(f"calibration {seed}".encode(), assignment.name):
-        if case.group.gpu != gpu or (failed and kind != RIGHT):
-            continue
-        outputs = case.outputs(tried)
-        if case.group.judge(outputs, {}, case.inputs):
+    share = None
+    for case in exercise.drawn(secret, assignment.name):
+        if failed and kind != RIGHT:
+            break
+        yours = case.outputs(tried)
+        if case.group.judge(yours, {}, case.inputs):
             failed.append(case.group.title)
         if case.group.judge is generalises:
             labels = case.inputs["_kept"]["labels"]
-            found = accuracy(outputs, case.inputs, case.inputs["_test_images"], labels)
+            found = accuracy(yours, case.inputs, case.inputs["_test_images"], labels)
             share = found if isinstance(found, float) else None
     return Run(exercise.name, kind, name, seed, failed, share)
 
@@ -171,19 +182,24 @@ def main(argv: list[str] | None = None) -> int:
     if given.gpu and not torch.cuda.is_available():
         print("No GPU is here: its checks stay uncalibrated, and their points pending.", file=sys.stderr)
         return 1
+    if given.gpu and image_folder() is None:
+        print(f"{FOLDER} must name a folder of images, one sub-folder a class.", file=sys.stderr)
+        return 1
     tier = "gpu" if given.gpu else "cpu"
-    results = json.loads(CALIBRATION.read_text()) if CALIBRATION.exists() else {}
     with ProcessPoolExecutor(1 if given.gpu else given.jobs) as pool:
         for name in given.assignment or ASSIGNMENTS:
             assignment = spec.load(name)
             exercise = next(each for each in assignment.exercises if each.trains)
             titles = [group.title for group in exercise.cases if group.gpu == given.gpu]
+            if not titles:
+                continue
             tried = [(name, *each) for each in candidates(assignment, exercise) if given.only in each[1]]
             work = list(product(tried, range(given.seeds)))
             runs = list(pool.map(partial(run, gpu=given.gpu), work))
             table = {"device": device(given.gpu), "seeds": given.seeds, **summary(runs, titles)}
             show(exercise.name, table)
             if not given.only:
+                results = json.loads(CALIBRATION.read_text())  # now: another run may have written meanwhile
                 results.setdefault(tier, {})[exercise.name] = table
                 CALIBRATION.write_text(json.dumps(results, indent=1) + "\n")
     return 0

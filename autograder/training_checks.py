@@ -181,11 +181,16 @@ class WatchedOnGpu(SmallViT):
         return logits
 
 
+def pixels(images: torch.Tensor) -> torch.Tensor:
+    """Return images from 0 to 255 as floating point from -1 to 1."""
+    return images.float() / 127.5 - 1
+
+
 def trained_on_gpu(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
     """As `trained`, for images from 0 to 255; and how many passes ran in bfloat16, how many calls waited."""
     given = dict(inputs)
     for name in ("images", "_test_images"):
-        given[name] = given[name].float() / 127.5 - 1
+        given[name] = pixels(given[name])
     models: list[WatchedOnGpu] = []
 
     def make(**sizes: int) -> WatchedOnGpu:
@@ -376,8 +381,7 @@ def generalises(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None
 
 def learns_photographs(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:
     """Judge the accuracy of a model that was trained on a GPU."""
-    pixels = {**inputs, "_test_images": inputs["_test_images"].float() / 127.5 - 1}
-    return generalises(yours, expected, pixels)
+    return generalises(yours, expected, {**inputs, "_test_images": pixels(inputs["_test_images"])})
 
 
 def autocasts(yours: Outputs, expected: Outputs, inputs: Inputs) -> str | None:

@@ -895,9 +895,9 @@ class WatchedViT(SmallViT):
         return super().forward(images)
 
 
-def trained(answer: Callable[..., Any], inputs: Inputs) -> Outputs:
+def trained(answer: Callable[..., Any], inputs: Inputs, make: Callable[..., SmallViT] = SmallViT) -> Outputs:
     """What the answer returns, the state of the model after training, and its logits for `_test_images`."""
-    model = SmallViT(**inputs["_model"])
+    model = make(**inputs["_model"])
     model.load_state_dict(mapped(torch.clone, inputs["_state"]))
     history = answer(model, **arguments(inputs))
     after = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -20,9 +19,11 @@ from autograder import pack
 from autograder.grading.expected import Expected
 from autograder.grading.judging import Result, problem_of
 from autograder.grading.reasons import sentence
+from autograder.probes import Inputs, Outputs
 from autograder.sandbox import Limits, Sandbox, Session
-from autograder.spec import Assignment, Exercise
+from autograder.spec import Assignment, Exercise, Group
 from autograder.training_cases import CALIBRATION, image_folder
+from autograder.training_checks import accuracy, learns_photographs, pixels
 
 LIMITS = Limits(
     cells_seconds=60, probe_seconds=120, memory_mb=16_384, processes=256, tmpfs_mb=512, frame_mb=256, gpu=True
@@ -57,6 +58,11 @@ def waiting(result: Result, exercise: Exercise) -> Result:
     return replace(result, status="pending", message=f"{result.message} {note}")
 
 
+def source(exercise: Exercise) -> str:
+    """Return the text of the reference's module, as a cell."""
+    return inspect.getsource(sys.modules[exercise.reference.__module__])
+
+
 class OnGpu:
     """The GPU checks of one exercise. `start` makes a sandbox, by default one that sees the GPU."""
 
@@ -70,12 +76,12 @@ class OnGpu:
         self.exercise = exercise
         self._start = start or (lambda: Sandbox(LIMITS, assignment.allow))
         self._expected = Expected.of(exercise, assignment.name, secret, gpu=True)
-        self._reference: list[dict[str, Any]] = []
+        self._reference: list[Outputs] = []
 
     def complete(self, cells: list[str], result: Result) -> Result:
         """Return a pending result with its GPU checks done, for a submission with these cells."""
-        problems = self.problems(cells)
-        groups = self._expected.groups
+        problems = self.problems(self.outputs(cells))
+        groups = self.groups
         paid = result.points + sum(
             group.points for group, each in zip(groups, problems, strict=True) if not each
         )
@@ -92,26 +98,37 @@ class OnGpu:
             )
         return replace(result, points=paid, status=status, message=f"{before} {after}")
 
-    def problems(self, cells: list[str]) -> list[str | None]:
-        """Return for every group what is wrong with the answer that the cells define, or None."""
-        with ONE_AT_A_TIME:
-            if not self._reference:
-                source = inspect.getsource(sys.modules[self.exercise.reference.__module__])
-                self._reference = self._outputs([source])
-                broken = [each["raised"] for each in self._reference if "raised" in each]
-                if broken:
-                    raise RuntimeError(f"the reference fails on this GPU: {broken[0]['message']}")
-            outputs = self._outputs(cells)
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that are checked on a GPU."""
+        return self._expected.groups
+
+    def problems(self, outputs: list[Outputs]) -> list[str | None]:
+        """Return for every group what is wrong with these outputs, or None."""
+        if not self._reference:
+            self._reference = self.outputs([source(self.exercise)])
+            broken = [each["raised"] for each in self._reference if "raised" in each]
+            if broken:
+                raise RuntimeError(f"the reference fails on this GPU: {broken[0]['message']}")
         expected = replace(self._expected, outputs=self._reference)
         found = [problem_of(group, expected, outputs) for group in expected.groups]
         return [each and each[0] for each in found]
 
-    def _outputs(self, cells: list[str]) -> list[dict[str, Any]]:
+    def accuracy(self, outputs: list[Outputs]) -> float | None:
+        """Return the share of new photographs that the trained model classifies right."""
+        for case, yours in zip(self._expected.cases, outputs, strict=True):
+            if case.group.judge is learns_photographs:
+                images, labels = pixels(case.inputs["_test_images"]), case.inputs["_kept"]["labels"]
+                share = accuracy(yours, case.inputs, images, labels)
+                return share if isinstance(share, float) else None
+        return None
+
+    def outputs(self, cells: list[str]) -> list[Outputs]:
         """Return what the probe gives for every case, with the seconds and bytes that the grader measured."""
-        with self._start() as sandbox, sandbox.open(cells) as session:
+        with ONE_AT_A_TIME, self._start() as sandbox, sandbox.open(cells) as session:
             return [self._measured(session, case.probe.__name__, case.sent) for case in self._expected.cases]
 
-    def _measured(self, session: Session, probe: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _measured(self, session: Session, probe: str, inputs: Inputs) -> Outputs:
         """Ask once, and a case with `_short` also for so few epochs: the difference has no start in it."""
         short = inputs.get("_short")
         spent = 0.0
@@ -120,7 +137,7 @@ class OnGpu:
         outputs = self._asked(session, probe, inputs)
         return {**outputs, "seconds": outputs["seconds"] - spent}
 
-    def _asked(self, session: Session, probe: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _asked(self, session: Session, probe: str, inputs: Inputs) -> Outputs:
         request = {
             "sources": self._expected.sources,
             "cases": [{"probe": probe, "inputs": inputs}],
