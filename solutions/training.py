@@ -408,9 +408,9 @@ plt.show()
 
 
 # %%
-def try_out(batches, steps=150, seed=0):
+def try_out(batches, steps=150):
     """Train a new small ViT on batches; return it and its losses."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = VisionTransformer(16, 4, 1, num_classes=3, dim=32, depth=2, num_heads=4, mlp_dim=64)
     adamw = torch.optim.AdamW(weight_decay_groups(model, 0.05), lr=0.0)
     losses = []
