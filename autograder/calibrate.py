@@ -28,6 +28,7 @@ from autograder.training_cases import CALIBRATION, FOLDER, image_folder
 from autograder.training_checks import accuracy, generalises
 
 ASSIGNMENTS = ("training", "fine_tuning")
+ENOUGH = 20  # seeds; thresholds from fewer are not written down
 RIGHT, WRONG, HARMLESS = "right", "mistake", "harmless mistake"
 
 
@@ -171,10 +172,10 @@ def show(name: str, table: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the calibration, print its table and, unless only a part was asked for, write it down."""
+    """Run the calibration, print its table and, unless that is only a part, write it down."""
     parser = argparse.ArgumentParser(prog="python -m autograder.calibrate", description=__doc__)
     parser.add_argument("assignment", nargs="*", choices=[*ASSIGNMENTS, []], help="default: all that train")
-    parser.add_argument("--seeds", type=int, default=20, help="number of seeds (default: 20)")
+    parser.add_argument("--seeds", type=int, default=ENOUGH, help=f"default: {ENOUGH}; fewer write nothing")
     parser.add_argument("--only", default="", help="only answers whose name contains this; writes nothing")
     parser.add_argument("--gpu", action="store_true", help="calibrate the checks that need a GPU")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
@@ -198,7 +199,9 @@ def main(argv: list[str] | None = None) -> int:
             runs = list(pool.map(partial(run, gpu=given.gpu), work))
             table = {"device": device(given.gpu), "seeds": given.seeds, **summary(runs, titles)}
             show(exercise.name, table)
-            if not given.only:
+            if given.only or given.seeds < ENOUGH:
+                print(f"Only a part was run, so {CALIBRATION.name} stays as it is.")
+            else:
                 results = json.loads(CALIBRATION.read_text())  # now: another run may have written meanwhile
                 results.setdefault(tier, {})[exercise.name] = table
                 CALIBRATION.write_text(json.dumps(results, indent=1) + "\n")
