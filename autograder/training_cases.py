@@ -14,10 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from autograder.probes import Inputs
 from autograder.reference import fractal_vit
@@ -54,6 +50,8 @@ LARGER = {
 
 @cache
 def _digits() -> tuple[torch.Tensor, torch.Tensor]:
+    from sklearn.datasets import load_digits  # here: grading imports this file, and few assignments train
+
     data = load_digits()
     return torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(data.target)
 
@@ -80,47 +78,52 @@ def enough(exercise: str, tier: str = "cpu") -> dict[str, float]:
     return {name: measured[name] for name in ("reference", "floor")}
 
 
-def fine_tuning(
-    count: int, tests: int = 0, *, batch_size: int, kept: dict[str, Any] | None = None, **call: Any
-) -> Callable[[Draw], Inputs]:
-    """Draw as `training` does, for the model pre-trained on fractals: a new head, and larger digits."""
-    make = training(count, tests, batch_size=batch_size, kept=kept, **call)
-
-    def draw_fine_tuning(draw: Draw) -> Inputs:
-        inputs, size = make(draw), fractal_vit.SIZES["image_size"]
-        state = adapt_state_dict(
-            fractal_vit.pretrained_state(), fractal_vit.SIZES["patch_size"], size, size, 10
-        )
-        larger = {
-            name: F.interpolate(inputs[name], (size, size), mode="bilinear", align_corners=False)
-            for name in ("images", "_test_images")
-        }
-        return {**inputs, **larger, "_model": {**fractal_vit.SIZES, "num_classes": 10}, "_state": state}
-
-    return draw_fine_tuning
+def _inputs(
+    draw: Draw,
+    data: tuple[torch.Tensor, torch.Tensor],
+    count: int,
+    tests: int,
+    kept: dict[str, Any] | None,
+    call: dict[str, Any],
+) -> Inputs:
+    """Return a call for the first `count` images, and `tests` others whose labels are kept."""
+    images, labels = data
+    return {
+        "images": images[:count].contiguous(),
+        "labels": labels[:count],
+        "seed": draw.integer(1, 10_000),
+        **call,
+        "_test_images": images[count : count + max(tests, 1)].contiguous(),
+        "_kept": {"labels": labels[count : count + tests], **(kept or {})},
+    }
 
 
 def training(
-    count: int, tests: int = 0, *, batch_size: int, kept: dict[str, Any] | None = None, **call: Any
+    count: int, tests: int = 0, *, kept: dict[str, Any] | None = None, **call: Any
 ) -> Callable[[Draw], Inputs]:
     """Draw a new model, `count` digits to train it on, and `tests` others."""
 
     def draw_training(draw: Draw) -> Inputs:
-        images, labels = digits(draw)
-        return {
-            "images": images[:count],
-            "labels": labels[:count],
-            "batch_size": batch_size,
-            "seed": draw.integer(1, 10_000),
-            "device": "cpu",
-            **call,
-            "_model": MODEL,
-            "_state": started(draw, **MODEL),
-            "_test_images": images[count : count + max(tests, 1)],
-            "_kept": {"labels": labels[count : count + tests], **(kept or {})},
-        }
+        inputs = _inputs(draw, digits(draw), count, tests, kept, {"device": "cpu", **call})
+        return {**inputs, "_model": MODEL, "_state": started(draw, **MODEL)}
 
     return draw_training
+
+
+def fine_tuning(
+    count: int, tests: int = 0, *, kept: dict[str, Any] | None = None, **call: Any
+) -> Callable[[Draw], Inputs]:
+    """Draw as `training` does, for the model pre-trained on fractals: a new head, and larger digits."""
+    size, patch = fractal_vit.SIZES["image_size"], fractal_vit.SIZES["patch_size"]
+
+    def draw_fine_tuning(draw: Draw) -> Inputs:
+        inputs = _inputs(draw, digits(draw), count, tests, kept, {"device": "cpu", **call})
+        for name in ("images", "_test_images"):
+            inputs[name] = F.interpolate(inputs[name], (size, size), mode="bilinear", align_corners=False)
+        state = adapt_state_dict(fractal_vit.pretrained_state(), patch, size, size, 10)
+        return {**inputs, "_model": {**fractal_vit.SIZES, "num_classes": 10}, "_state": state}
+
+    return draw_fine_tuning
 
 
 def image_folder() -> Path | None:
@@ -132,6 +135,10 @@ def image_folder() -> Path | None:
 @cache
 def _photographs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return all images of the folder, (n, 3, size, size) from 0 to 255, and labels."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
     folder = image_folder()
     if folder is None:
         raise ValueError(f"{FOLDER} must name a folder of images, one sub-folder a class")
@@ -143,7 +150,7 @@ def _photographs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def on_gpu(
-    count: int, tests: int = 0, *, batch_size: int, kept: dict[str, Any] | None = None, **call: Any
+    count: int, tests: int = 0, *, kept: dict[str, Any] | None = None, **call: Any
 ) -> Callable[[Draw], Inputs]:
     """Draw a larger model for photographs of 32 x 32 pixels, mirrored and relabelled anew by every draw."""
 
@@ -152,17 +159,7 @@ def on_gpu(
         order = draw.order(len(labels))[: count + max(tests, 1)]
         images, labels = images[order][:, draw.order(3)], draw.order(10)[labels[order] % 10]
         images = images.flip(3) if draw.integer(0, 1) else images
-        return {
-            "images": images[:count].contiguous(),
-            "labels": labels[:count],
-            "batch_size": batch_size,
-            "seed": draw.integer(1, 10_000),
-            "device": "cuda",
-            **call,
-            "_model": LARGER,
-            "_state": started(draw, **LARGER),
-            "_test_images": images[count:].contiguous(),
-            "_kept": {"labels": labels[count:], **(kept or {})},
-        }
+        inputs = _inputs(draw, (images, labels), count, tests, kept, {"device": "cuda", **call})
+        return {**inputs, "_model": LARGER, "_state": started(draw, **LARGER)}
 
     return draw_on_gpu

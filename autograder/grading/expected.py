@@ -17,7 +17,7 @@ _ONE_AT_A_TIME = threading.Lock()  # probes start from a fixed random state, and
 
 @dataclass(frozen=True)
 class Expected:
-    """The hidden cases of one exercise, the request that the sandbox gets, and the reference's outputs.
+    """The hidden cases of one exercise, the probes' own text, and the reference's outputs.
 
     These are the cases for any machine, or those that need a GPU.
     """
@@ -26,7 +26,6 @@ class Expected:
     cases: list[Case]
     outputs: list[Outputs]
     sources: str
-    request: bytes
 
     @property
     def groups(self) -> list[Group]:
@@ -36,6 +35,13 @@ class Expected:
     def numbers(self, group: Group) -> list[int]:
         """Return the numbers of the cases of a group."""
         return [number for number, case in enumerate(self.cases) if case.group is group]
+
+    @cached_property
+    def request(self) -> bytes:
+        """What the sandbox gets. Checks on a GPU ask case by case and never need it."""
+        cases = [{"probe": case.probe.__name__, "inputs": case.sent} for case in self.cases]
+        trace = bool(self.exercise.forbid or self.exercise.operators)
+        return pack.pack({"sources": self.sources, "cases": cases, "trace": trace})
 
     @property
     def mistakes(self) -> dict[str, list[Outputs | None]]:
@@ -59,14 +65,8 @@ class Expected:
     def of(cls, exercise: Exercise, assignment: str, secret: bytes, gpu: bool = False) -> "Expected":
         """Draw the cases from the secret and run the reference on them."""
         cases = exercise.drawn(secret, assignment, gpu)
-        sources = _sources(cases)
-        request = {
-            "sources": sources,
-            "cases": [{"probe": case.probe.__name__, "inputs": case.sent} for case in cases],
-            "trace": bool(exercise.forbid or exercise.operators),
-        }
         outputs = [{} if exercise.trains else _observed(case, exercise.reference) for case in cases]
-        return cls(exercise, cases, outputs, sources, pack.pack(request))
+        return cls(exercise, cases, outputs, _sources(cases))
 
 
 def _observed(case: Case, answer: Any) -> Outputs:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from autograder.reference.trainer.recipe import Recipe
+from autograder.reference.training import weight_decay_groups
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -29,14 +30,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, fused: bool) -> torch.optim
     As in the authors' code, decay shrinks the matrices of dense layers and the convolution only, not biases,
     layer norms, the class token or position embeddings.
     """
-    named = list(model.named_parameters())
-    matrices = [p for name, p in named if p.ndim > 1 and name.endswith(".weight")]
-    others = [p for name, p in named if not (p.ndim > 1 and name.endswith(".weight"))]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    rate = recipe.single_rate()
+    groups, rate = weight_decay_groups(model, recipe.weight_decay), recipe.single_rate()
     if recipe.optimizer == "adam":
         return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), fused=fused)
     return torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, fused=fused)
