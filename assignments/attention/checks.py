@@ -627,22 +627,6 @@ def to_the_last_digit(yours: dict[str, Any], expected: dict[str, Any], inputs: d
     )
 
 
-def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
-    """Judge names, shapes and trainability of a new module's parameters."""
-    if "raised" in yours:
-        return f"your code stopped with {error_name(yours['raised'])}"
-    for name, want in expected["start"].items():
-        got = yours["start"].get(name)
-        if not isinstance(got, torch.Tensor):
-            return f"the state dict has no {name}"
-        if got.shape != want.shape:
-            return f"{name} has shape {shape(got)}, expected {shape(want)}"
-        if yours["trainable"].get(name) is not True:
-            return f"{name} is not a trainable parameter"
-    extra = len(yours["start"]) - len(expected["start"])
-    return f"the state dict has {extra} entries too many" if extra > 0 else None
-
-
 def show_weights(inputs: Inputs, expected: Any, yours: Any) -> Any:
     """Draw the attention weights of the first sequence, expected and yours."""
     import matplotlib.pyplot as plt
@@ -665,6 +649,25 @@ def show_weights(inputs: Inputs, expected: Any, yours: Any) -> Any:
         axis.set_xlabel("key")
         axis.set_ylabel("query")
     return figure
+
+
+# ==== Chapter 2: patch embedding, the [CLS] token and z_0
+
+
+def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
+    """Judge names, shapes and trainability of a new module's parameters."""
+    if "raised" in yours:
+        return f"your code stopped with {error_name(yours['raised'])}"
+    for name, want in expected["start"].items():
+        got = yours["start"].get(name)
+        if not isinstance(got, torch.Tensor):
+            return f"the state dict has no {name}"
+        if got.shape != want.shape:
+            return f"{name} has shape {shape(got)}, expected {shape(want)}"
+        if yours["trainable"].get(name) is not True:
+            return f"{name} is not a trainable parameter"
+    extra = len(yours["start"]) - len(expected["start"])
+    return f"the state dict has {extra} entries too many" if extra > 0 else None
 
 
 # ==== The table that a check at home shows: HTML in notebooks, plain text in terminals

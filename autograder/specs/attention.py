@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from autograder.judge import error_name, same, shape
+from autograder.judge import same
 from autograder.probes import (
     Inputs,
     Outputs,
@@ -28,6 +28,7 @@ from autograder.reference.attention import (
     stable_softmax,
 )
 from autograder.spec import Assignment, Draw, Exercise, Group, Mistake, edited
+from autograder.specs.patch_embedding import has_parameters
 
 SOFTMAX, QKV, HEADS, MSA = (
     "A softmax that does not overflow",
@@ -190,22 +191,6 @@ def to_the_last_digit(yours: dict[str, Any], expected: dict[str, Any], inputs: d
         if error > 1e-13
         else None
     )
-
-
-def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict[str, Any]) -> str | None:
-    """Judge names, shapes and trainability of a new module's parameters."""
-    if "raised" in yours:
-        return f"your code stopped with {error_name(yours['raised'])}"
-    for name, want in expected["start"].items():
-        got = yours["start"].get(name)
-        if not isinstance(got, torch.Tensor):
-            return f"the state dict has no {name}"
-        if got.shape != want.shape:
-            return f"{name} has shape {shape(got)}, expected {shape(want)}"
-        if yours["trainable"].get(name) is not True:
-            return f"{name} is not a trainable parameter"
-    extra = len(yours["start"]) - len(expected["start"])
-    return f"the state dict has {extra} entries too many" if extra > 0 else None
 
 
 def show_weights(inputs: Inputs, expected: Any, yours: Any) -> Any:
