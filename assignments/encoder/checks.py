@@ -674,7 +674,7 @@ def has_parameters(yours: dict[str, Any], expected: dict[str, Any], inputs: dict
         if not isinstance(got, torch.Tensor):
             return f"the state dict has no {name}"
         if got.shape != want.shape:
-            return f"{name} has shape {tuple(got.shape)}, expected {tuple(want.shape)}"
+            return f"{name} has shape {shape(got)}, expected {shape(want)}"
         if yours["trainable"].get(name) is not True:
             return f"{name} is not a trainable parameter"
     extra = len(yours["start"]) - len(expected["start"])
